@@ -1,0 +1,95 @@
+"""Print, for every pair, its sizes and how many held-out strings occur in train.
+
+A string occurs in train if train has one with the same key in the same language, in any pair; case,
+space, punctuation and placeholders do not count (`copy_key`). Test is compared with train and with
+valid, valid with train.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from data_prep.normalise import copy_key
+from data_prep.split import SPLITS, text_path
+from mtmoe.errors import DataError, run_command
+from mtmoe.files import read_lines
+
+OVERLAPS = (("test", "train"), ("valid", "train"), ("test", "valid"))
+Keys = dict[tuple[str, str], dict[str, list[str]]]  # (split, pair) -> language -> key of each line
+
+
+def read_keys(out: Path) -> Keys:
+    """The keys of all text in a run folder.
+
+    Raises:
+        DataError: there is no text, or the sides of a pair have different numbers of lines.
+    """
+    pairs = sorted({path.name.split(".")[1] for path in (out / "text").glob("train.*-*.*")})
+    if not pairs:
+        raise DataError(
+            f"--out must hold prepared text, but {out} has none. Run data_prep.prepare."
+        )
+    keys: Keys = {}
+    for split in SPLITS:
+        for pair in pairs:
+            sides = {}
+            for language in pair.split("-"):
+                lines = read_lines(out / text_path(split, pair, language))
+                sides[language] = [copy_key(line) for line in lines]
+            sizes = {len(side) for side in sides.values()}
+            if len(sizes) != 1:
+                raise DataError(
+                    f"sides of {split}.{pair} must have equal numbers of lines, but have "
+                    f"{' and '.join(map(str, sorted(sizes)))}. Run data_prep.split again."
+                )
+            keys[split, pair] = sides
+    return keys
+
+
+def count_overlaps(keys: Keys) -> list[dict[str, object]]:
+    """One row a pair: sizes of its splits, and strings of each side that stand in another split."""
+    known: dict[tuple[str, str], set[str]] = {}  # (split, language) -> keys
+    for (split, _), sides in keys.items():
+        for language, side in sides.items():
+            known.setdefault((split, language), set()).update(side)
+    rows: list[dict[str, object]] = []
+    for pair in dict.fromkeys(pair for _, pair in keys):
+        row: dict[str, object] = {"pair": pair}
+        for split in SPLITS:
+            row[split] = len(next(iter(keys[split, pair].values())))
+        for held_out, other in OVERLAPS:
+            row[f"{held_out}_in_{other}"] = {
+                language: sum(key in known[other, language] for key in side)
+                for language, side in keys[held_out, pair].items()
+            }
+        rows.append(row)
+    return rows
+
+
+def num_leaks(rows: list[dict[str, object]]) -> int:
+    """All overlaps together."""
+    return sum(
+        sum(cell.values()) for row in rows for cell in row.values() if isinstance(cell, dict)
+    )
+
+
+def main() -> int:
+    """Print one JSON object a pair; the exit code is 1 if anything overlaps."""
+    parser = argparse.ArgumentParser(prog="python -m data_prep.check", description=__doc__)
+    parser.add_argument("--out", required=True, help="run folder")
+    options = parser.parse_args()
+    rows: list[dict[str, object]] = []
+    code = run_command(lambda: _print_rows(Path(options.out), rows))
+    return code or int(num_leaks(rows) > 0)
+
+
+def _print_rows(out: Path, rows: list[dict[str, object]]) -> None:
+    rows += count_overlaps(read_keys(out))
+    sys.stdout.writelines(f"{json.dumps(row)}\n" for row in rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

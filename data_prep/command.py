@@ -1,0 +1,67 @@
+"""The command line that all steps share."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from data_prep.config import Config, GettextSettings, load_config
+from data_prep.sources.wheels import default_cache
+from mtmoe.errors import ConfigError, run_command
+
+
+class Run(NamedTuple):
+    """What every step is given."""
+
+    config: Config
+    out: Path
+    cache: Path
+
+
+def run_main(name: str, description: str, work: Callable[[Run], object]) -> int:
+    """Parse the command line, do `work`, return the exit code."""
+    options = _parser(name, description).parse_args()
+    start_logging()
+    return run_command(lambda: _work(options, work))
+
+
+def _work(options: argparse.Namespace, work: Callable[[Run], object]) -> None:
+    config = load_config(options.config)
+    if options.permissive_only:
+        config = _keep_permissive(config)
+    work(Run(config, Path(options.out), Path(options.cache)))
+
+
+def _keep_permissive(config: Config) -> Config:
+    if config.gettext is None:
+        raise ConfigError("--permissive-only must have a source gettext, but there is none.")
+    gettext = GettextSettings(config.gettext.packages, permissive_only=True)
+    return dataclasses.replace(config, gettext=gettext)
+
+
+def _parser(name: str, description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f"python -m data_prep.{name}", description=description)
+    parser.add_argument("--config", required=True, help="YAML file of settings; see docs/data.md")
+    parser.add_argument("--out", required=True, help="run folder to read from and write to")
+    parser.add_argument(
+        "--cache",
+        default=str(default_cache()),
+        help="folder of fetched wheels (default: $MTMOE_CACHE, else ~/.cache/mtmoe)",
+    )
+    parser.add_argument(
+        "--permissive-only",
+        action="store_true",
+        help="leave out packages under the GPL, whatever the YAML file says",
+    )
+    return parser
+
+
+def start_logging() -> None:
+    """Log progress to standard error."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("fairseq").setLevel(logging.WARNING)  # it tells what it could do with more

@@ -1,0 +1,242 @@
+"""The settings of a preparation, read from YAML and checked before anything is done."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from data_prep.languages import CODE, canonical
+from mtmoe.errors import ConfigError
+
+
+def _check_range(name: str, value: object, low: float, high: float, whole: bool = True) -> None:
+    if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
+        kind = "whole number" if whole else "number"
+        raise ConfigError(f"{name} must be a {kind}, but is {value!r}.")
+    assert isinstance(value, int | float)
+    if not low <= value <= high:
+        raise ConfigError(f"{name} must be between {low:g} and {high:g}, but is {value:g}.")
+
+
+@dataclass(frozen=True)
+class GettextSettings:
+    """Software translations inside pinned wheels."""
+
+    packages: tuple[str, ...] | None = None  # None: all that are pinned
+    permissive_only: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.permissive_only, bool):
+            raise ConfigError(
+                f"gettext.permissive_only must be true or false, but is {self.permissive_only!r}."
+            )
+
+
+@dataclass(frozen=True)
+class FilePair:
+    """Parallel text of the user: line n of `source` is translated by line n of `target`."""
+
+    pair: str
+    source: str
+    target: str
+
+    def __post_init__(self) -> None:
+        sides = str(self.pair).split("-")
+        if len(sides) != 2 or sides[0] == sides[1] or not all(map(CODE.fullmatch, sides)):
+            raise ConfigError(
+                f"files.pair must be two languages such as en-de, but is {self.pair!r}."
+            )
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What cleaning keeps."""
+
+    max_characters: int = 400
+    max_words: int = 80
+    max_word_characters: int = 40
+    max_length_ratio: float = 3.0  # after 15 characters are added to each side
+    min_letter_share: float = 0.5  # letters among the characters that are not space
+    min_script_share: float = 0.5  # letters of the language's own script among letters
+    min_letters_to_identify: int = 40  # shorter text is not asked for its language
+    language_margin: float = 1.0  # heliport score by which another language must win
+    max_translations: int = 3  # different translations of one string that train keeps
+
+    def __post_init__(self) -> None:
+        for setting in dataclasses.fields(self):
+            name, value = f"limits.{setting.name}", getattr(self, setting.name)
+            if name.endswith("_share"):
+                _check_range(name, value, 0, 1, whole=False)
+            elif isinstance(setting.default, int):
+                _check_range(name, value, 1, 1e6)
+            else:
+                _check_range(name, value, 0.01, 1e6, whole=False)
+
+
+@dataclass(frozen=True)
+class SplitSettings:
+    """Sizes of the splits, in strings of the shared side, and how much is kept away from train."""
+
+    test: int = 800
+    valid: int = 500
+    held_out_share: float = 0.1
+
+    def __post_init__(self) -> None:
+        _check_range("split.test", self.test, 1, 1e6)
+        _check_range("split.valid", self.valid, 1, 1e6)
+        _check_range("split.held_out_share", self.held_out_share, 0.001, 0.5, whole=False)
+
+
+@dataclass(frozen=True)
+class VocabularySettings:
+    """The joint SentencePiece model."""
+
+    size: int = 6000
+    character_coverage: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_range("vocabulary.size", self.size, 300, 1_000_000)
+        coverage = self.character_coverage
+        _check_range("vocabulary.character_coverage", coverage, 0.9, 1, whole=False)
+
+
+def _check_language(language: object) -> None:
+    if isinstance(language, bool):  # YAML reads a bare `no` as false
+        raise ConfigError(f"languages must be text, but one is {language}. Put it into quotes.")
+    plain = canonical(str(language))
+    if plain != language or not CODE.fullmatch(plain):
+        raise ConfigError(
+            "languages must be plain lower-case codes such as de or pt_br, but one is "
+            f"{language!r}." + (f" Write {plain}." if CODE.fullmatch(plain) else "")
+        )
+
+
+@dataclass(frozen=True)
+class Config:
+    """One preparation."""
+
+    languages: tuple[str, ...]
+    seed: int = 1
+    gettext: GettextSettings | None = None
+    files: tuple[FilePair, ...] = ()
+    limits: Limits = field(default_factory=Limits)
+    split: SplitSettings = field(default_factory=SplitSettings)
+    vocabulary: VocabularySettings = field(default_factory=VocabularySettings)
+
+    def __post_init__(self) -> None:
+        _check_range("seed", self.seed, 0, 2**63)
+        for language in self.languages:
+            _check_language(language)
+        if len(set(self.languages)) != len(self.languages) or len(self.languages) < 2:
+            raise ConfigError(
+                "languages must be at least two different ones, "
+                f"but are {', '.join(self.languages) or 'none'}."
+            )
+        if self.gettext is None and not self.files:
+            raise ConfigError(
+                "a source must be given as gettext or files, but neither is. "
+                "Add `gettext: {}` for software translations."
+            )
+        self._check_sources()
+
+    def _check_sources(self) -> None:
+        if self.gettext is not None and "en" not in self.languages:
+            raise ConfigError(
+                "languages must hold en for the source gettext, "
+                f"but are {', '.join(self.languages)}. Add en."
+            )
+        for entry in self.files:
+            for side in entry.pair.split("-"):
+                if side not in self.languages:
+                    raise ConfigError(
+                        f"files.pair must join two of the languages ({', '.join(self.languages)}), "
+                        f"but is {entry.pair}."
+                    )
+
+
+def pair_name(first: str, second: str) -> str:
+    """The one name of a pair: English first, else in alphabetical order."""
+    first, second = sorted((first, second), key=lambda code: (code != "en", code))
+    return f"{first}-{second}"
+
+
+def load_config(path: str | Path) -> Config:
+    """Read and check a YAML file.
+
+    Raises:
+        ConfigError: the file is missing or no YAML, a key is unknown, a value out of range.
+    """
+    import yaml  # type: ignore[import-untyped]
+
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (FileNotFoundError, IsADirectoryError):
+        raise ConfigError(f"--config must be a YAML file, but {path} is not there.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"--config must be a YAML file, but {path} is not: {reason}.") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"--config must hold keys and values, but {path} does not.")
+    return _build_config(content, str(path))
+
+
+SECTIONS = {"limits": Limits, "split": SplitSettings, "vocabulary": VocabularySettings}
+
+
+def _build_config(content: dict[str, Any], path: str) -> Config:
+    values = dict(content)
+    for name, kind in SECTIONS.items():
+        if name in values:
+            values[name] = _build(kind, values[name], f"{name}.", path)
+    if values.get("gettext") is not None:
+        values["gettext"] = _build_gettext(values["gettext"], path)
+    if "files" in values:
+        entries = _list(values["files"] or [], "files")
+        folder = Path(path).parent
+        values["files"] = tuple(_build_file_pair(entry, path, folder) for entry in entries)
+    values["languages"] = _list(values.get("languages", []), "languages")
+    return _build(Config, values, "", path)
+
+
+def _build_gettext(values: Any, path: str) -> GettextSettings:
+    if isinstance(values, dict) and values.get("packages") is not None:
+        values = values | {"packages": _list(values["packages"], "gettext.packages")}
+    return _build(GettextSettings, values, "gettext.", path)
+
+
+def _build_file_pair(values: Any, path: str, folder: Path) -> FilePair:
+    """A relative path starts at the folder of the YAML file."""
+    pair = _build(FilePair, values, "files.", path)
+    return dataclasses.replace(
+        pair, source=str(folder / pair.source), target=str(folder / pair.target)
+    )
+
+
+def _list(value: Any, name: str) -> tuple[Any, ...]:
+    if not isinstance(value, list):
+        raise ConfigError(f"{name} must be a list, but is {value!r}. Write [{value}].")
+    return tuple(value)
+
+
+Section = TypeVar("Section")
+
+
+def _build(kind: type[Section], values: Any, prefix: str, path: str) -> Section:
+    if not isinstance(values, dict):
+        raise ConfigError(f"{prefix.rstrip('.')} in {path} must hold keys, but is {values!r}.")
+    settings = dataclasses.fields(kind)  # type: ignore[arg-type]
+    known = [setting.name for setting in settings]
+    for key in values:
+        if key not in known:
+            raise ConfigError(
+                f"keys of {path} must be known, but {prefix}{key} is not. Use one of: "
+                f"{', '.join(known)}."
+            )
+    for setting in settings:
+        required = setting.default is dataclasses.MISSING
+        required &= setting.default_factory is dataclasses.MISSING
+        if required and setting.name not in values:
+            raise ConfigError(f"{prefix}{setting.name} must be given in {path}, but is not there.")
+    return kind(**values)

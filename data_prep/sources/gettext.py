@@ -1,0 +1,181 @@
+"""Parallel text out of the catalogues inside a wheel: English with one other language.
+
+The wheel is read as a zip file and never unpacked. What an entry's English is: the `Default:` of
+its comment; for a symbolic msgid (`label_save`) the text of the `en` catalogue beside it; else the
+msgid itself.
+"""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from data_prep.languages import canonical
+from data_prep.normalise import clean_text, placeholders, remove_accelerator
+from data_prep.records import Record
+from data_prep.sources.catalogues import Catalogue, Entry, read_catalogue
+from data_prep.sources.plurals import plural_indices
+from data_prep.sources.wheels import Package
+from mtmoe.errors import DataError
+
+MEMBER = re.compile(
+    r"(?P<folder>[^/.][^/]*/(?:[^/.][^/]*/)*)(?P<language>[A-Za-z]{2,3}(?:[-_@.][\w-]+)*)"
+    r"/LC_MESSAGES/(?P<domain>[^/]+?)\.(?P<kind>po|mo|json)"
+)
+SYMBOL = re.compile(
+    r"""
+      [a-z0-9]+ (?:[.-]\w+)* [_:] \w+ (?:[_:.-]+\w+)*   # label_save, list:user:notice.txt
+    | \w+_\w+_\w+                                     # Select_Note_selector
+    | [a-z]{2,} (?:\.[a-z]{3,})+                       # help.txt
+    """,
+    re.VERBOSE,
+)
+ICU_CHOICE = re.compile(r"\{\s*\w+\s*,\s*(?:plural|select|selectordinal)\b")
+KINDS = ("po", "mo", "json")  # of one catalogue, the first that exists is read
+
+
+@dataclass(frozen=True)
+class Member:
+    """A catalogue inside a wheel."""
+
+    path: str
+    folder: str
+    language: str  # as the wheel spells it
+    domain: str
+    kind: str
+
+
+class Wheel:
+    """The catalogues of one package."""
+
+    def __init__(self, path: Path, package: Package) -> None:
+        try:
+            self.zip = zipfile.ZipFile(path)
+        except (zipfile.BadZipFile, FileNotFoundError):
+            raise DataError(f"wheel must be a zip file, but {path} is not. Remove it.") from None
+        self.package = package
+        self._english: dict[tuple[str, str], dict[str, str]] = {}
+
+    @cached_property
+    def members(self) -> list[Member]:
+        """Catalogues in a fixed order; paths of another form (`..`, hidden folders) are ignored."""
+        best: dict[tuple[str, str, str], Member] = {}
+        for path in sorted(self.zip.namelist()):
+            found = MEMBER.fullmatch(path)
+            if found:
+                member = Member(path, **found.groupdict())
+                key = (member.folder, member.language, member.domain)
+                known = best.get(key)
+                if known is None or KINDS.index(member.kind) < KINDS.index(known.kind):
+                    best[key] = member
+        return list(best.values())
+
+    def languages(self) -> set[str]:
+        """The languages of the wheel, in our spelling."""
+        return {canonical(member.language) for member in self.members}
+
+    def read(self, member: Member) -> Catalogue:
+        """Parse one catalogue."""
+        try:
+            data = self.zip.read(member.path)
+        except zipfile.BadZipFile as error:
+            raise DataError(
+                f"wheel must be whole, but {self.zip.filename} is damaged: {error}. Remove it."
+            ) from None
+        return read_catalogue(data, member.path)
+
+    def english(self, member: Member) -> dict[str, str]:
+        """msgid -> English of the `en` catalogue beside `member`; empty where there is none."""
+        key = (member.folder, member.domain)
+        if key not in self._english:
+            beside = [m for m in self.members if (m.folder, m.domain) == key and m.language == "en"]
+            entries = self.read(beside[0]).entries if beside else []
+            self._english[key] = {e.msgid: e.msgstr for e in entries if e.msgstr and not e.skip}
+        return self._english[key]
+
+
+def extract_language(wheel: Wheel, language: str, counts: Counter[str]) -> Iterator[Record]:
+    """All usable pairs of English and `language` in a wheel.
+
+    Args:
+        counts: is told how many entries came in, and why entries were left out.
+    """
+    for member in wheel.members:
+        if canonical(member.language) != language:
+            continue
+        catalogue = wheel.read(member)
+        for entry in catalogue.entries:
+            counts["entries"] += 1
+            for english, text in _texts(entry, catalogue, wheel, member, counts):
+                record = _record(english, text, entry, wheel.package, counts)
+                if record:
+                    counts["pairs"] += 1
+                    yield record
+
+
+def _texts(
+    entry: Entry, catalogue: Catalogue, wheel: Wheel, member: Member, counts: Counter[str]
+) -> list[tuple[str, str]]:
+    """The (English, translation) pairs of one entry: one, or two if it has plural forms."""
+    if entry.skip:
+        counts[entry.skip] += 1
+        return []
+    if entry.plural_id:
+        return _plural_texts(entry, catalogue.plural_header, counts)
+    if not entry.msgstr.strip():
+        counts["empty"] += 1
+        return []
+    english = _english_text(entry, wheel, member)
+    if english is None:
+        counts["no_english"] += 1
+        return []
+    if ICU_CHOICE.search(english) or ICU_CHOICE.search(entry.msgstr):
+        counts["icu_choice"] += 1
+        return []
+    return [(english, entry.msgstr)]
+
+
+def _english_text(entry: Entry, wheel: Wheel, member: Member) -> str | None:
+    if entry.default is not None and entry.default.strip():
+        return entry.default
+    if member.kind == "json" or SYMBOL.fullmatch(entry.msgid):
+        return wheel.english(member).get(entry.msgid)
+    return entry.msgid
+
+
+def _plural_texts(entry: Entry, header: str, counts: Counter[str]) -> list[tuple[str, str]]:
+    indices = plural_indices(header)
+    if indices is None or max(indices) not in entry.plural_forms:
+        counts["plural_invalid"] += 1
+        return []
+    one, many = (entry.plural_forms.get(index, "") for index in indices)
+    if not one.strip() or not many.strip():
+        counts["empty"] += 1
+        return []
+    return [(entry.msgid, one), (entry.plural_id, many)]
+
+
+def _record(
+    english: str, text: str, entry: Entry, package: Package, counts: Counter[str]
+) -> Record | None:
+    context = entry.context
+    if package.context_bar:
+        head, bar, rest = english.rpartition("|")
+        if bar and head and rest.strip() and "|" not in text:
+            context, english = head, rest
+    if package.accelerator:
+        english = remove_accelerator(english, package.accelerator)
+        text = remove_accelerator(text, package.accelerator)
+    english, text = clean_text(english), clean_text(text)
+    if not english or not text:
+        counts["empty"] += 1
+        return None
+    if placeholders(english) != placeholders(text):
+        counts["placeholders_differ"] += 1
+        return None
+    return Record(english, text, package.name, context)

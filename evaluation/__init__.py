@@ -1,0 +1,1 @@
+"""Scores of translations: `python -m evaluation.score | evaluate | compare`."""

@@ -1,0 +1,145 @@
+"""fairseq's `.pt` files, read and written without fairseq.
+
+Our task puts the vocabulary, the SentencePiece model and the directions into `task_state`, so that a
+checkpoint translates without the data folder that it was trained on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mtmoe.config import EncoderTags, TransformerConfig, build_config
+from mtmoe.data.vocabulary import PAD, Vocabulary
+from mtmoe.errors import CheckpointError
+from mtmoe.files import open_atomic
+from mtmoe.modules.transformer import Transformer
+
+MODEL_NAME = "moe_transformer"
+WEIGHT_PREFIX = "transformer."  # the fairseq model class holds the network under this name
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained model and all that is needed to translate with it."""
+
+    state: dict[str, Any]  # the whole file, as fairseq wrote it
+    config: TransformerConfig
+    weights: dict[str, Tensor]  # names of `Transformer.state_dict()`
+    vocabulary: Vocabulary
+    encoder_tags: EncoderTags
+    directions: tuple[str, ...]  # that the model was trained on, e.g. ("de-en", "en-de")
+
+    def build_model(self) -> Transformer:
+        """The network in evaluation mode, with the checkpoint's weights."""
+        model = Transformer(self.config, len(self.vocabulary.symbols), PAD)
+        model.load_state_dict(self.weights)
+        return model.eval()
+
+
+def load_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a checkpoint of ours; code inside a file is never run (`weights_only=True`).
+
+    Raises:
+        CheckpointError: the file is missing, truncated, no checkpoint, or of another model.
+    """
+    state = _read_state(Path(path))
+    try:
+        config = state["cfg"]
+        model, task = as_dict(config["model"]), as_dict(config["task"])
+        name = model.get("_name") or model.get("arch") or ""
+        task_state = state["task_state"]
+        checkpoint = Checkpoint(
+            state=state,
+            config=build_config(TransformerConfig, model),
+            weights=strip_prefix(state["model"]),
+            vocabulary=unpack_vocabulary(task_state),
+            encoder_tags=EncoderTags(str(task["encoder_tags"])),
+            directions=tuple(task_state["directions"]),
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"checkpoint must be one that mtmoe trained, but {path} lacks {error}. "
+            "Give a checkpoint_*.pt of the task multitask_translation."
+        ) from None
+    if not str(name).startswith(MODEL_NAME):
+        raise CheckpointError(f"checkpoint must hold a {MODEL_NAME}, but {path} holds {name!r}.")
+    _check_weights(checkpoint, path)
+    return checkpoint
+
+
+def write_checkpoint(path: str | Path, state: Mapping[str, Any]) -> None:
+    """Write the whole file or nothing."""
+    with open_atomic(path, "wb") as file:
+        torch.save(dict(state), file)
+
+
+def pack_vocabulary(vocabulary: Vocabulary, directions: Sequence[str]) -> dict[str, Any]:
+    """What our task keeps in the checkpoint; only types that load safely."""
+    return {
+        "symbols": list(vocabulary.symbols),
+        "sentencepiece": torch.frombuffer(bytearray(vocabulary.model), dtype=torch.uint8),
+        "directions": list(directions),
+    }
+
+
+def unpack_vocabulary(task_state: Mapping[str, Any]) -> Vocabulary:
+    """The inverse of `pack_vocabulary`."""
+    model = bytes(task_state["sentencepiece"].numpy().tobytes())
+    return Vocabulary(tuple(task_state["symbols"]), model)
+
+
+def as_dict(config: Any) -> dict[str, Any]:
+    """A section of fairseq's config: a dict after Hydra, a Namespace after the command line."""
+    return vars(config) if isinstance(config, argparse.Namespace) else dict(config)
+
+
+def strip_prefix(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The network's own names of fairseq's weights."""
+    return {name.removeprefix(WEIGHT_PREFIX): tensor for name, tensor in weights.items()}
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise CheckpointError(f"checkpoint must be a file, but is not there: {path}. Check the path.")
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
+        raise CheckpointError(
+            f"checkpoint must be a whole .pt file of fairseq, but {path} cannot be read "
+            f"({_first_line(error)}). It is truncated, damaged, or no checkpoint."
+        ) from None
+    if not isinstance(state, dict):
+        kind = type(state).__name__
+        raise CheckpointError(f"checkpoint must hold fairseq's dict, but {path} holds a {kind}.")
+    return state
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).split("\n")[0].split(". ")[0][:120]
+
+
+def _check_weights(checkpoint: Checkpoint, path: str | Path) -> None:
+    """Compare names and shapes with those that the config asks for.
+
+    Raises:
+        CheckpointError: names the first weight that is missing, unknown or of another shape.
+    """
+    with torch.device("meta"):
+        model = Transformer(checkpoint.config, len(checkpoint.vocabulary.symbols), PAD)
+    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in checkpoint.weights.items()}
+    for name in sorted(wanted.keys() | found.keys()):
+        if wanted.get(name) != found.get(name):
+            raise CheckpointError(
+                f"weight {name} of {path} must have the shape {wanted.get(name, 'of no weight')}, "
+                f"but has {found.get(name, 'no entry')}. The file does not fit its own settings."
+            )

@@ -1,0 +1,1 @@
+"""The command line `mtmoe COMMAND`, one file a command."""

@@ -1,0 +1,59 @@
+"""The console script `mtmoe`: finds the command and hands over.
+
+A command is a module `mtmoe.cli.NAME` with `add_arguments(parser)` and `run(args)`; it is imported
+only when it is called, and imports torch only in `run`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from mtmoe import __version__
+from mtmoe.errors import ConfigError, run_command
+
+COMMANDS = {
+    "translate": "translate text, line by line",
+    "prune": "keep the experts that are used most",
+    "usage": "measure and draw which languages use which experts",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose complaints are one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise `message` as a ConfigError."""
+        raise ConfigError(f"{message}. See `{self.prog} --help`.")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `mtmoe` with the arguments `argv` (default: the process's); returns the exit code."""
+    logging.basicConfig(format="%(levelname)s: %(message)s")
+    return run_command(lambda: _run(list(sys.argv[1:] if argv is None else argv)))
+
+
+def _run(argv: list[str]) -> None:
+    called = next((word for word in argv if not word.startswith("-")), None)
+    args = _build_parser(called).parse_args(argv)
+    importlib.import_module(f"mtmoe.cli.{args.command}").run(args)
+
+
+def _build_parser(called: str | None) -> Parser:
+    """The parser of all commands, of which only `called` has its arguments."""
+    parser = Parser(prog="mtmoe", description=importlib.import_module("mtmoe").__doc__)
+    parser.add_argument("--version", action="version", version=f"mtmoe {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, help_text in COMMANDS.items():
+        command = commands.add_parser(name, help=help_text, description=f"{help_text}.")
+        if name == called:
+            importlib.import_module(f"mtmoe.cli.{name}").add_arguments(command)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Datasets without fairseq: vocabulary, batches, sampling over directions."""

@@ -1,0 +1,84 @@
+"""The joint vocabulary: SentencePiece pieces and language tags, numbered as fairseq numbers them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import sentencepiece
+
+from mtmoe.errors import DataError
+
+BOS, PAD, EOS, UNK = 0, 1, 2, 3  # fairseq's Dictionary begins with these
+SPECIAL_SYMBOLS = ("<s>", "<pad>", "</s>", "<unk>")
+
+
+def language_tag(language: str) -> str:
+    """The symbol that stands for a language, `__de__`."""
+    return f"__{language}__"
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Text to ids and back.
+
+    Args:
+        symbols: all V symbols, the four special ones first.
+        model: the SentencePiece model file's bytes.
+    """
+
+    symbols: tuple[str, ...]
+    model: bytes
+
+    @cached_property
+    def index(self) -> dict[str, int]:
+        """The id of each symbol."""
+        return {symbol: n for n, symbol in enumerate(self.symbols)}
+
+    @cached_property
+    def languages(self) -> tuple[str, ...]:
+        """Languages that have a tag, in the order of the vocabulary."""
+        tags = (s for s in self.symbols if s.startswith("__") and s.endswith("__") and len(s) > 4)
+        return tuple(tag[2:-2] for tag in tags)
+
+    @cached_property
+    def _pieces(self) -> sentencepiece.SentencePieceProcessor:
+        try:
+            return sentencepiece.SentencePieceProcessor(model_proto=self.model)
+        except RuntimeError:
+            raise DataError(
+                "sentencepiece.model must be a SentencePiece model, but is damaged. "
+                "Prepare the data again."
+            ) from None
+
+    def tag(self, language: str) -> int:
+        """The id of a language's tag.
+
+        Raises:
+            DataError: the language has no tag.
+        """
+        found = self.index.get(language_tag(language))
+        if found is None:
+            known = ", ".join(self.languages)
+            raise DataError(f"language must be one of {known}, but is {language!r}.")
+        return found
+
+    def encode(self, lines: Sequence[str]) -> list[list[int]]:
+        """The ids of each line's pieces, without tags and end."""
+        pieces = self._pieces.encode(list(lines), out_type=str)
+        return [[self.index.get(piece, UNK) for piece in line] for line in pieces]
+
+    def decode(self, sentences: Sequence[Sequence[int]]) -> list[str]:
+        """The text of each sentence; special symbols and tags are left out."""
+        return [self._pieces.decode(self._keep_pieces(ids)) for ids in sentences]
+
+    def _keep_pieces(self, ids: Sequence[int]) -> list[str]:
+        tags = {self.index[language_tag(language)] for language in self.languages}
+        return [self.symbols[i] for i in ids if i >= len(SPECIAL_SYMBOLS) and i not in tags]
+
+
+def read_symbols(text: str) -> tuple[str, ...]:
+    """The symbols of a fairseq dictionary file: the special ones, then one "symbol count" a line."""
+    lines = [line.rsplit(" ", 1)[0] for line in text.split("\n") if line]
+    return SPECIAL_SYMBOLS + tuple(lines)

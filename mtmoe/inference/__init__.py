@@ -1,0 +1,1 @@
+"""Translation of lines of text with the one network."""

@@ -1,0 +1,165 @@
+"""`Translator`: a checkpoint that translates lines of text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from mtmoe.checkpoint.fairseq_file import Checkpoint, load_checkpoint
+from mtmoe.data.batching import batch_by_tokens, pad, source_tags, tag_source
+from mtmoe.data.vocabulary import BOS, PAD, UNK
+from mtmoe.errors import ConfigError
+from mtmoe.inference.beam_search import SearchRules, search
+from mtmoe.inference.search_config import SearchConfig
+from mtmoe.inference.segments import join_parts, split_pieces
+from mtmoe.inference.text import clean_line
+
+MIN_POSITIONS = 16
+SHORT_SENTENCE = 16  # shorter ones count as this long in a batch: their output may be longer
+
+Part = tuple[int, ...]  # pieces of a sentence, or of a part of one that is too long
+
+
+class Translator:
+    """A model, its vocabulary and its directions; a translation depends on its own line only.
+
+    Raises:
+        ConfigError: the model takes too few positions for any sentence.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, device: str = "cpu") -> None:
+        self.vocabulary = checkpoint.vocabulary
+        self.encoder_tags = checkpoint.encoder_tags
+        self.directions = checkpoint.directions
+        self.device = find_device(device)
+        self.max_positions = checkpoint.config.max_positions
+        if self.max_positions < MIN_POSITIONS:
+            raise ConfigError(
+                f"max_positions of the checkpoint must be at least {MIN_POSITIONS} to translate, "
+                f"but is {self.max_positions}. Train with longer sentences."
+            )
+        self.model = checkpoint.build_model().to(self.device)
+        tags = [self.vocabulary.tag(language) for language in self.languages]
+        self._forbidden = torch.tensor([BOS, PAD, UNK, *tags], device=self.device)
+
+    @classmethod
+    def load(cls, path: str | Path, device: str = "cpu") -> Translator:
+        """Read a checkpoint; `device` is cpu, cuda, or auto: cuda where there is one.
+
+        Raises:
+            CheckpointError: the file is missing, damaged or no checkpoint of ours.
+            ConfigError: the device is not there.
+        """
+        find_device(device)
+        return cls(load_checkpoint(path), device)
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """The languages that the checkpoint has tags for."""
+        return self.vocabulary.languages
+
+    def translate(
+        self,
+        lines: Sequence[str],
+        source_lang: str,
+        target_lang: str,
+        beam: int = 4,
+        length_penalty: float = 1.0,
+        max_tokens: int = 4000,
+    ) -> list[str]:
+        """Translate each line; empty lines stay empty, none is cut, none becomes two.
+
+        A line that is too long for the model is translated in parts, which are joined.
+
+        Args:
+            beam: hypotheses kept per sentence; 1: greedy.
+            length_penalty: see `SearchConfig`.
+            max_tokens: source tokens of a batch, padding included; changes speed and memory only.
+
+        Returns:
+            As many lines, in the same order.
+
+        Raises:
+            ConfigError: an unknown language, twice the same one, or a wrong option.
+        """
+        config = SearchConfig(beam, length_penalty, max_tokens)
+        self.check_direction(source_lang, target_lang)
+        prefix = source_tags(self.vocabulary, self.encoder_tags, source_lang, target_lang)
+        parts = self._split(lines, len(prefix))
+        distinct = dict.fromkeys(part for line in parts for part in line)
+        found = self._translate_parts(list(distinct), prefix, target_lang, config)
+        return [join_parts([found[part] for part in line], target_lang) for line in parts]
+
+    def check_direction(self, source_lang: str, target_lang: str) -> None:
+        """Refuse languages that the checkpoint does not know.
+
+        Raises:
+            ConfigError: names the language and the known ones.
+        """
+        for side, language in (("source", source_lang), ("target", target_lang)):
+            if language not in self.languages:
+                raise ConfigError(
+                    f"{side} language must be one of {', '.join(self.languages)}, but is "
+                    f"{language!r}. Choose one that the checkpoint knows."
+                )
+        if source_lang == target_lang:
+            raise ConfigError(
+                f"target language must differ from the source language, but both are "
+                f"{target_lang!r}. Choose another one."
+            )
+
+    def default_source(self, target_lang: str) -> str:
+        """The source language if none is named: the only one trained for this target, or English.
+
+        Raises:
+            ConfigError: there are several and none is English.
+        """
+        sources = {d.split("-")[0] for d in self.directions if d.endswith(f"-{target_lang}")}
+        if len(sources) == 1:
+            return sources.pop()
+        if "en" in sources:
+            return "en"
+        known = ", ".join(sorted(sources or set(self.languages) - {target_lang}))
+        raise ConfigError(
+            f"source language must be named to translate into {target_lang!r}, but is not. "
+            f"Give one of {known}."
+        )
+
+    def _split(self, lines: Sequence[str], num_tags: int) -> list[list[Part]]:
+        """Each line as parts that the model can take, with room for output twice as long."""
+        limit = self.max_positions // 2 - num_tags - 1
+        encoded = self.vocabulary.encode([clean_line(line) for line in lines])
+        split = [split_pieces(ids, self.vocabulary.symbols, limit) for ids in encoded]
+        return [[tuple(part) for part in line] for line in split]
+
+    def _translate_parts(
+        self, parts: Sequence[Part], prefix: Sequence[int], target_lang: str, config: SearchConfig
+    ) -> dict[Part, str]:
+        rules = SearchRules(
+            self.vocabulary.tag(target_lang), self._forbidden, config.beam, config.length_penalty
+        )
+        sources = [tag_source(prefix, part) for part in parts]
+        lengths = [max(len(source), SHORT_SENTENCE) for source in sources]
+        found: dict[Part, str] = {}
+        for batch in batch_by_tokens(lengths, config.max_tokens):
+            source = pad([sources[n] for n in batch]).to(self.device)
+            hypotheses = search(self.model, source, rules)
+            texts = self.vocabulary.decode([hypothesis.ids for hypothesis in hypotheses])
+            found.update(zip((parts[n] for n in batch), map(clean_line, texts), strict=True))
+        return found
+
+
+def find_device(name: str) -> torch.device:
+    """The device called `name`: cpu, cuda, or auto.
+
+    Raises:
+        ConfigError: another name, or no GPU is there.
+    """
+    if name not in ("cpu", "cuda", "auto"):
+        raise ConfigError(f"device must be cpu, cuda or auto, but is {name!r}.")
+    has_gpu = torch.cuda.is_available()
+    if name == "cuda" and not has_gpu:
+        raise ConfigError("device must be there, but PyTorch finds no cuda. Use cpu or auto.")
+    return torch.device("cuda" if name != "cpu" and has_gpu else "cpu")

@@ -1,0 +1,1 @@
+"""The one network, in plain PyTorch; it knows neither fairseq nor files."""

@@ -1,0 +1,42 @@
+"""First weights that depend on a seed and the parameter's name, never on layout or order."""
+
+from __future__ import annotations
+
+import math
+import zlib
+
+import torch
+from torch import Tensor, nn
+
+from mtmoe.ops.routing import mix_seed
+
+EXPERT_WEIGHTS = ("w_in", "w_out")
+
+
+def initialise(model: nn.Module, seed: int) -> None:
+    """Draw all parameters of `model` in place.
+
+    Matrices are Xavier uniform, each expert's drawn from its own seed (its global number);
+    embeddings are normal with variance 1/D, router rows with variance 0.01/D; norms are 1 and biases 0.
+    """
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            _draw(name, parameter, mix_seed(seed, zlib.crc32(name.encode())))
+
+
+def _draw(name: str, parameter: Tensor, seed: int) -> None:
+    leaf = name.rpartition(".")[2]
+    generator = torch.Generator().manual_seed(seed)
+    if leaf in EXPERT_WEIGHTS:
+        for number, expert in enumerate(parameter):
+            nn.init.xavier_uniform_(
+                expert, generator=torch.Generator().manual_seed(mix_seed(seed, number))
+            )
+    elif parameter.dim() == 1 or leaf in ("b_in", "b_out"):
+        parameter.fill_(1.0 if "norm" in name and leaf == "weight" else 0.0)
+    elif name.endswith("embedding.weight"):
+        parameter.normal_(0, parameter.shape[1] ** -0.5, generator=generator)
+    elif name.endswith("router.weight"):
+        parameter.normal_(0, 0.1 / math.sqrt(parameter.shape[1]), generator=generator)
+    else:
+        nn.init.xavier_uniform_(parameter, generator=generator)

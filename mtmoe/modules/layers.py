@@ -1,0 +1,137 @@
+"""One pre-norm layer of the encoder and one of the decoder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mtmoe.config import TransformerConfig
+from mtmoe.modules.attention import Attention, AttentionCache
+from mtmoe.modules.experts import FeedForward
+from mtmoe.modules.moe_layer import MoELayer
+from mtmoe.modules.router import Routing
+
+
+@dataclass(frozen=True)
+class TokenMask:
+    """Which positions of (B, S) are real, in the two forms that layers need."""
+
+    visible: Tensor | None  # (B, 1, 1, S) bool for attention; None if all are real
+    tokens: Tensor | None  # (T,) int64 flat positions for routing; None if all are real
+
+    @staticmethod
+    def of(ids: Tensor, padding: int) -> TokenMask:
+        """The mask of `ids`, (B, S) int64, that hold `padding` where no token is."""
+        real = ids != padding
+        if bool(real.all()):
+            return TokenMask(None, None)
+        return TokenMask(real[:, None, None, :], real.flatten().nonzero().squeeze(1))
+
+
+class FeedForwardBlock(nn.Module):
+    """Norm, dense FFN or experts, dropout, residual."""
+
+    def __init__(self, config: TransformerConfig, moe_index: int | None) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(config.embed_dim)
+        self.is_moe = moe_index is not None
+        self.ffn = FeedForward(config) if moe_index is None else MoELayer(config, moe_index)
+        self.dropout = config.dropout
+
+    def forward(self, x: Tensor, mask: TokenMask, seed: int | None) -> tuple[Tensor, Routing | None]:
+        """(B, S, D) to the same, and the routing of an MoE layer."""
+        routing = None
+        if self.is_moe:
+            y, routing = self.ffn(self.norm(x), mask.tokens, seed)
+        else:
+            y = self.ffn(self.norm(x))
+        return x + F.dropout(y, self.dropout, self.training), routing
+
+
+class EncoderLayer(nn.Module):
+    """Self-attention and feed-forward."""
+
+    def __init__(self, config: TransformerConfig, moe_index: int | None) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(config.embed_dim)
+        self.attention = Attention(config)
+        self.feed_forward = FeedForwardBlock(config, moe_index)
+        self.dropout = config.dropout
+
+    def forward(self, x: Tensor, mask: TokenMask, seed: int | None) -> tuple[Tensor, Routing | None]:
+        """(B, S, D) to the same, and the routing of an MoE layer."""
+        normed = self.attention_norm(x)
+        y = self.attention(normed, *self.attention.project_memory(normed), mask.visible)
+        x = x + F.dropout(y, self.dropout, self.training)
+        out: tuple[Tensor, Routing | None] = self.feed_forward(x, mask, seed)
+        return out
+
+
+@dataclass
+class LayerCache:
+    """What one decoder layer keeps between positions."""
+
+    target: AttentionCache = field(default_factory=AttentionCache)
+    memory: AttentionCache = field(default_factory=AttentionCache)
+
+
+class DecoderLayer(nn.Module):
+    """Self-attention, attention to the source, and feed-forward."""
+
+    def __init__(self, config: TransformerConfig, moe_index: int | None) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(config.embed_dim)
+        self.attention = Attention(config)
+        self.cross_norm = nn.LayerNorm(config.embed_dim)
+        self.cross_attention = Attention(config)
+        self.feed_forward = FeedForwardBlock(config, moe_index)
+        self.dropout = config.dropout
+
+    def forward(
+        self,
+        x: Tensor,
+        mask: TokenMask,
+        memory: Tensor,
+        memory_mask: TokenMask,
+        seed: int | None = None,
+        cache: LayerCache | None = None,
+    ) -> tuple[Tensor, Routing | None]:
+        """(B, S, D) to the same, and the routing of an MoE layer.
+
+        With a cache, `x` holds the positions after those that the cache has seen. Several rows of
+        `x` may share a row of `memory`: those of one sentence's hypotheses, side by side.
+        """
+        x = x + F.dropout(self._attend_target(x, cache), self.dropout, self.training)
+        y = self._attend_source(x, memory, memory_mask, cache)
+        x = x + F.dropout(y, self.dropout, self.training)
+        out: tuple[Tensor, Routing | None] = self.feed_forward(x, mask, seed)
+        return out
+
+    def _attend_target(self, x: Tensor, cache: LayerCache | None) -> Tensor:
+        normed = self.attention_norm(x)
+        key, value = self.attention.project_memory(normed)
+        if cache is not None:
+            is_first = cache.target.key is None
+            assert is_first or x.shape[1] == 1, "after the first call, one position at a time"
+            key, value = cache.target.append(key, value)
+        out: Tensor = self.attention(normed, key, value, is_causal=x.shape[1] > 1)
+        return out
+
+    def _attend_source(
+        self, x: Tensor, memory: Tensor, mask: TokenMask, cache: LayerCache | None
+    ) -> Tensor:
+        attention = self.cross_attention
+        if cache is None:
+            key, value = attention.project_memory(memory)
+        else:
+            if cache.memory.key is None:
+                cache.memory.append(*attention.project_memory(memory))
+            assert cache.memory.key is not None
+            assert cache.memory.value is not None
+            key, value = cache.memory.key, cache.memory.value
+        B, D = key.shape[0], x.shape[2]
+        normed = self.cross_norm(x).view(B, -1, D)  # hypotheses of one sentence: queries of one row
+        out: Tensor = attention(normed, key, value, mask.visible).view(x.shape)
+        return out

@@ -1,0 +1,1 @@
+"""fairseq's tasks; `--user-dir mtmoe` imports each file of this folder."""

@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# English with German, Spanish and French, both directions, from real text to scores:
+# prepare, train 8 experts a layer, prune to 4, translate, score.
+# CPU, 2 cores: at most 25 minutes, 15 of them training. Expect the table of RESULTS.md.
+# Run again: what is done is skipped, what was interrupted goes on.
+# Usage: bash recipes/quickstart/run.sh [--dense] [hydra overrides], e.g. model.num_experts=16
+#   --dense     also train a dense model of the same FLOPs for as long, and put it into the table
+#   MINUTES=60  train longer;  OUT=folder  where to put everything (default runs/quickstart)
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+. recipes/setup.sh
+. recipes/steps.sh
+here=recipes/quickstart out=${OUT:-runs/quickstart} minutes=${MINUTES:-14}
+checkpoints=$out/checkpoints full=$checkpoints/checkpoint_best.pt pruned=$checkpoints/pruned.pt
+systems=(--system "full=$full" --system "pruned=$pruned")
+dense=false
+if [[ ${1:-} == --dense ]]; then dense=true; shift; fi
+mkdir -p "$checkpoints"
+
+step "1/6 prepare the text"
+python -m data_prep.prepare --config $here/data.yaml --out "$out"
+
+step "2/6 train 8 experts a layer for $minutes minutes (log: $checkpoints/train.log)"
+train $here "$checkpoints" "$minutes" task.data="$(absolute "$out/data-bin")" "$@"
+if $dense; then
+    step "    train the dense model for $minutes minutes (log: $checkpoints/dense/train.log)"
+    train $here "$checkpoints/dense" "$minutes" task.data="$(absolute "$out/data-bin")" "$@" model.moe_every=0
+    systems+=(--system "dense=$checkpoints/dense/checkpoint_best.pt")
+fi
+
+step "3/6 prune to 4 experts a layer"
+newer "$pruned" "$full" || mtmoe prune "$full" --keep 4 --output "$pruned" \
+    --text "$out"/text/valid.en-de.en "$out"/text/valid.en-{de.de,es.es,fr.fr}
+
+step "4/6 translate the test sets and score"
+python -m evaluation.evaluate --text "$out/text" --split test --output "$out" "${systems[@]}" --system copy
+
+step "5/6 count test strings in the training text"
+python -m data_prep.check --out "$out"
+
+step "6/6 draw the use of the experts"
+newer "$out/experts.png" "$full" || mtmoe usage --model "$full" --text "$out/text" --output "$out/experts.png"
+
+step "done in $((SECONDS / 60)) min $((SECONDS % 60)) s; scores: $out/scores.md, picture: $out/experts.png"
+echo "Translate your own text:" >&2
+echo "  .venv/bin/mtmoe translate --model $full --source-lang en --target-lang de < your.txt" >&2

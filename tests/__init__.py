@@ -1,0 +1,1 @@
+"""Tests; they mirror the package. (opustools installs a top-level `tests` too: this file wins.)"""

@@ -1,0 +1,204 @@
+"""The whole preparation, on the committed sample."""
+
+from __future__ import annotations
+
+import filecmp
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from data_prep.binarise import EOS, dictionary_symbols
+from data_prep.check import count_overlaps, num_leaks, read_keys
+
+ROOT = Path(__file__).parents[2]
+SAMPLE = ROOT / "tests/samples/gettext"
+STEPS = ("fetch", "extract", "clean", "split", "vocabulary", "binarise")
+
+
+def command(step: str, config: Path, out: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-m", f"data_prep.{step}", "--config", str(config), "--out", str(out)]
+    return subprocess.run([*line, *more], capture_output=True, text=True, cwd=ROOT)
+
+
+def prepare(config: Path, out: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    return command("prepare", config, out, *more)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("first")
+    done = prepare(SAMPLE / "data.yaml", out)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def test_two_runs_give_equal_bytes_one_step_at_a_time(prepared: Path, tmp_path: Path) -> None:
+    out = tmp_path / "second"
+    for step in STEPS:
+        done = command(step, SAMPLE / "data.yaml", out)
+        assert done.returncode == 0, done.stderr
+    names = [str(path.relative_to(prepared)) for path in prepared.rglob("*") if path.is_file()]
+    assert len(names) > 40
+    assert filecmp.cmpfiles(prepared, out, names, shallow=False) == (names, [], [])
+
+
+def test_a_finished_preparation_returns_at_once(prepared: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in prepared.rglob("*")}
+    start = time.monotonic()
+    done = prepare(SAMPLE / "data.yaml", prepared)
+    assert time.monotonic() - start < 3
+    assert done.stderr.count("unchanged, skipped") == len(STEPS)
+    assert before == {path: path.stat().st_mtime_ns for path in prepared.rglob("*")}
+
+
+def test_no_string_of_test_stands_in_train(prepared: Path) -> None:
+    rows = count_overlaps(read_keys(prepared))
+    assert num_leaks(rows) == 0
+    assert [row["test"] for row in rows] == [rows[0]["test"]] * 3
+    assert all(isinstance(row["train"], int) and row["train"] > 500 for row in rows)
+
+
+def test_the_manifest_tells_what_went_in_and_out(prepared: Path) -> None:
+    text = (prepared / "manifest.json").read_text()
+    assert str(prepared) not in text
+    assert str(ROOT) not in text
+    steps = json.loads(text)["steps"]
+    assert list(steps) == list(STEPS)
+    cleaned = steps["clean"]["counts"]["en-de"]
+    assert cleaned["in"] == steps["extract"]["counts"]["by_source"]["files 1"]["en-de"]["pairs"]
+    assert cleaned["out"] == steps["split"]["counts"]["en-de"]["in"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_stock_fairseq_reads_the_data(prepared: Path) -> None:
+    from fairseq.data import Dictionary
+    from fairseq.tasks.translation import load_langpair_dataset
+    from sentencepiece import SentencePieceProcessor
+
+    folder = prepared / "data-bin"
+    symbols = Dictionary.load(str(folder / "dict.de.txt"))
+    model = SentencePieceProcessor(model_file=str(folder / "sentencepiece.model"))
+    languages = ["de", "en", "es", "fr"]
+    assert symbols.symbols[4:] == dictionary_symbols(model, languages)
+    assert symbols.symbols[-4:] == ["__de__", "__en__", "__es__", "__fr__"]
+    for split in ("train", "valid", "test"):
+        data = load_langpair_dataset(
+            str(folder), split, "de", symbols, "en", symbols, **FAIRSEQ_OPTIONS
+        )
+        german = (prepared / f"text/{split}.en-de.de").read_text().split("\n")[:-1]
+        assert len(data) == len(german)
+        for index in (0, len(german) - 1):
+            tokens = data[index]["source"].tolist()
+            assert tokens[-1] == EOS
+            assert model.decode([symbols[token] for token in tokens[:-1]]) == german[index]
+
+
+FAIRSEQ_OPTIONS: dict[str, Any] = {
+    "combine": False,
+    "dataset_impl": "mmap",
+    "upsample_primary": 1,
+    "left_pad_source": True,
+    "left_pad_target": False,
+    "max_source_positions": 1024,
+    "max_target_positions": 1024,
+}
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> SimpleNamespace:
+    """A configuration of two files, and how to change it."""
+    for code in ("en", "de"):
+        (tmp_path / f"text.{code}").write_bytes((SAMPLE / f"sample.{code}").read_bytes())
+    config = tmp_path / "data.yaml"
+    lines = "languages: [en, de]\nfiles: [{pair: en-de, source: text.en, target: text.de}]\n"
+    config.write_text(lines + "split: {test: 20, valid: 20}\nvocabulary: {size: 600}\n")
+    return SimpleNamespace(folder=tmp_path, config=config, out=tmp_path / "out")
+
+
+def change(corpus: SimpleNamespace, old: str, new: str) -> None:
+    text = corpus.config.read_text()
+    assert old in text
+    corpus.config.write_text(text.replace(old, new))
+
+
+def refused(corpus: SimpleNamespace, *more: str, code: int = 2) -> str:
+    done = prepare(corpus.config, corpus.out, *more)
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr
+    last = done.stderr.strip().split("\n")[-1]
+    assert last.startswith("error: ")
+    assert done.stdout == ""
+    return last
+
+
+def test_unequal_sides_are_refused(corpus: SimpleNamespace) -> None:
+    with open(corpus.folder / "text.de", "a") as file:
+        file.write("more\n")
+    assert "must have equal numbers of lines" in refused(corpus)
+
+
+def test_invalid_utf8_is_refused(corpus: SimpleNamespace) -> None:
+    path = corpus.folder / "text.de"
+    path.write_bytes(b"\xffx" + path.read_bytes())
+    assert "text.de line 1 has the byte 0xff" in refused(corpus)
+
+
+def test_an_empty_corpus_is_refused(corpus: SimpleNamespace) -> None:
+    for code in ("en", "de"):
+        (corpus.folder / f"text.{code}").write_bytes(b"")
+    assert "must not be empty" in refused(corpus)
+
+
+def test_a_corpus_that_is_too_small_to_split_is_refused(corpus: SimpleNamespace) -> None:
+    (corpus.folder / "text.en").write_text("Save the file\n")
+    (corpus.folder / "text.de").write_text("Speichere die Datei\n")
+    assert "must hold text for every pair, but en-de has none" in refused(corpus)
+
+
+def test_a_corpus_of_which_cleaning_leaves_nothing_is_refused(corpus: SimpleNamespace) -> None:
+    (corpus.folder / "text.de").write_bytes((corpus.folder / "text.en").read_bytes())
+    assert "cleaning must leave text, but leaves none of en-de" in refused(corpus)
+
+
+def test_a_missing_file_is_refused(corpus: SimpleNamespace) -> None:
+    (corpus.folder / "text.en").unlink()
+    assert "text.en" in refused(corpus)
+
+
+def test_an_unknown_language_is_refused(corpus: SimpleNamespace) -> None:
+    change(corpus, "languages: [en, de]", "languages: [en, de, qq]")
+    assert "languages must be ones that the sources have, but 'qq' is in none" in refused(corpus)
+
+
+def test_a_vocabulary_that_is_too_large_is_refused(corpus: SimpleNamespace) -> None:
+    change(corpus, "600", "60000")
+    assert "vocabulary.size must fit the text, but is 60000" in refused(corpus)
+
+
+def test_permissive_only_needs_a_source_with_licences(corpus: SimpleNamespace) -> None:
+    assert "--permissive-only must have a source gettext" in refused(corpus, "--permissive-only")
+
+
+def test_steps_out_of_order_are_refused(corpus: SimpleNamespace) -> None:
+    done = command("split", corpus.config, corpus.out)
+    assert done.returncode == 2
+    assert "input of split must be there" in done.stderr
+
+
+def test_an_out_that_cannot_be_written_is_a_failure_of_the_machine(corpus: SimpleNamespace) -> None:
+    corpus.out.write_text("a file")
+    assert str(corpus.out) in refused(corpus, code=1)
+
+
+@pytest.mark.parametrize("step", [*STEPS, "prepare", "check"])
+def test_every_step_has_help(step: str) -> None:
+    line = [sys.executable, "-m", f"data_prep.{step}", "--help"]
+    done = subprocess.run(line, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0
+    assert "--out" in done.stdout

@@ -1,0 +1,1 @@
+"""Tests of mtmoe.inference, and the tiny checkpoint that others use."""

@@ -1,0 +1,10 @@
+"""fairseq is imported here, since its own import warns."""
+
+from __future__ import annotations
+
+import warnings
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import mtmoe.models.moe_transformer
+    import mtmoe.tasks.multitask_translation  # noqa: F401
