@@ -159,6 +159,13 @@ class CriterionConfig:
         require(self, "label_smoothing", 0 <= self.label_smoothing < 1, "at least 0 and below 1")
 
 
+@dataclass(frozen=True)
+class DeadlineConfig:
+    """The learning rate schedule `linear_to_deadline`."""
+
+    warmup_updates: int = setting(0, "raise the learning rate linearly over the first N updates")
+
+
 def require(config: object, name: str, is_met: bool, rule: str) -> None:
     """Refuse the value of `config.name` unless `is_met`.
 

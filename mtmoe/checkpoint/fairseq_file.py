@@ -102,8 +102,9 @@ def as_dict(config: Any) -> dict[str, Any]:
 
 
 def strip_prefix(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The network's own names of fairseq's weights."""
-    return {name.removeprefix(WEIGHT_PREFIX): tensor for name, tensor in weights.items()}
+    """The network's weights under its own names; what else fairseq's model class keeps is left out."""
+    ours = {name: tensor for name, tensor in weights.items() if name.startswith(WEIGHT_PREFIX)}
+    return {name.removeprefix(WEIGHT_PREFIX): tensor for name, tensor in ours.items()}
 
 
 def _read_state(path: Path) -> dict[str, Any]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from fairseq.models import (
     BaseFairseqModel,
@@ -16,7 +18,8 @@ from torch import Tensor
 from mtmoe.checkpoint.fairseq_file import MODEL_NAME
 from mtmoe.config import TransformerConfig
 from mtmoe.data.vocabulary import PAD
-from mtmoe.fairseq_view import core_config, fairseq_view
+from mtmoe.errors import CheckpointError
+from mtmoe.fairseq_view import core_config, fairseq_view, one_sentence
 from mtmoe.modules.transformer import Memory, Transformer
 
 # Sizes of the literature, and one for two CPU cores; `moe_transformer` has the defaults of the core.
@@ -41,19 +44,36 @@ SIZES: dict[str, dict[str, Any]] = {
 class MoeTransformer(BaseFairseqModel):  # type: ignore[misc]
     """Wraps `mtmoe.modules.transformer.Transformer`, which holds all parameters.
 
-    `encoder` and `decoder` are the faces that fairseq's generator expects; they own nothing.
+    `encoder` and `decoder` are the faces that fairseq's generator expects; they own nothing. The
+    vocabulary's checksum stands among the weights, since fairseq shows a task no checkpoint at resume.
     """
 
-    def __init__(self, transformer: Transformer) -> None:
+    vocabulary_digest: Tensor
+
+    def __init__(self, transformer: Transformer, vocabulary_digest: Tensor) -> None:
         super().__init__()
         self.transformer = transformer
+        self.register_buffer("vocabulary_digest", vocabulary_digest)
         self.router_seed: int | None = None
 
     @classmethod
     def build_model(cls, cfg: Any, task: Any) -> MoeTransformer:
         """Make the model with first weights from the task's seed."""
         config = core_config(TransformerConfig, cfg)
-        return cls(Transformer(config, len(task.vocabulary.symbols), PAD, seed=task.seed))
+        transformer = Transformer(config, len(task.vocabulary.symbols), PAD, seed=task.seed)
+        digest = hashlib.sha256("\n".join(task.vocabulary.symbols).encode()).digest()
+        return cls(transformer, torch.frombuffer(bytearray(digest), dtype=torch.uint8))
+
+    def load_state_dict(self, state_dict: Any, *args: Any, **kwargs: Any) -> Any:
+        """Load weights of the same vocabulary, or end the program with one sentence."""
+        with one_sentence():
+            found = state_dict.get("vocabulary_digest", self.vocabulary_digest)
+            if not torch.equal(found.cpu(), self.vocabulary_digest.cpu()):
+                raise CheckpointError(
+                    "the checkpoint must have the vocabulary of the data folder, but has another "
+                    "one. Give the folder that it was trained on, or another --save-dir."
+                )
+        return super().load_state_dict(state_dict, *args, **kwargs)
 
     def set_router_seed(self, seed: int) -> None:
         """The key of the routers' random numbers in the next forward."""

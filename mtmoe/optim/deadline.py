@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
 from typing import Any
 
-from fairseq.dataclass import FairseqDataclass
 from fairseq.optim.lr_scheduler import FairseqLRScheduler, register_lr_scheduler
-from omegaconf import II
 
+from mtmoe.config import DeadlineConfig
 from mtmoe.errors import ConfigError
-from mtmoe.fairseq_view import one_sentence
+from mtmoe.fairseq_view import fairseq_view, one_sentence
 
 
-@dataclass
-class DeadlineConfig(FairseqDataclass):
-    """Settings of `linear_to_deadline`."""
-
-    warmup_updates: int = field(
-        default=0, metadata={"help": "raise the learning rate linearly over the first N updates"}
-    )
-    hours: float = II("optimization.stop_time_hours")
-    lr: Any = II("optimization.lr")
+View = fairseq_view(
+    DeadlineConfig,
+    "DeadlineView",
+    borrowed={"hours": "optimization.stop_time_hours", "lr": "optimization.lr"},
+)
 
 
-@register_lr_scheduler("linear_to_deadline", dataclass=DeadlineConfig)
+@register_lr_scheduler("linear_to_deadline", dataclass=View)
 class LinearToDeadline(FairseqLRScheduler):  # type: ignore[misc]
     """Linear from `lr` to 0 over the hours of `--stop-time-hours`, at which fairseq stops.
 
@@ -33,7 +27,7 @@ class LinearToDeadline(FairseqLRScheduler):  # type: ignore[misc]
     updates it makes. The hours that earlier runs of a resumed training took are in its checkpoint.
     """
 
-    def __init__(self, cfg: DeadlineConfig, optimizer: Any) -> None:
+    def __init__(self, cfg: Any, optimizer: Any) -> None:
         super().__init__(cfg, optimizer)
         with one_sentence():
             if cfg.hours <= 0:

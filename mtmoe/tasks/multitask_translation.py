@@ -19,7 +19,7 @@ import mtmoe.optim.fairseq_adam  # noqa: F401  (registers what `--user-dir` does
 from mtmoe.checkpoint.fairseq_file import pack_vocabulary
 from mtmoe.config import MultitaskConfig
 from mtmoe.data.batching import source_tags
-from mtmoe.errors import CheckpointError, DataError
+from mtmoe.errors import DataError
 from mtmoe.fairseq_view import core_config, fairseq_view, one_sentence
 from mtmoe.ops.routing import mix_seed
 from mtmoe.tasks.data_bin import choose_directions, find_pairs, load_side, load_vocabulary
@@ -173,15 +173,6 @@ class MultitaskTranslationTask(FairseqTask):  # type: ignore[misc]
     def state_dict(self) -> dict[str, Any]:
         """What makes a checkpoint translate without the data folder."""
         return pack_vocabulary(self.vocabulary, self.directions)
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Check that a checkpoint's vocabulary is this folder's."""
-        with one_sentence():
-            if tuple(state_dict.get("symbols", ())) != self.vocabulary.symbols:
-                raise CheckpointError(
-                    f"the checkpoint must have the vocabulary of {self.config.data}, but has "
-                    "another one. Give the folder that it was trained on."
-                )
 
     @property
     def source_dictionary(self) -> Dictionary:

@@ -26,7 +26,7 @@ SIZES = {
     "encoder_layers": 2, "decoder_layers": 2, "embed_dim": 16, "ffn_dim": 32, "attention_heads": 2,
     "moe_every": 2, "max_positions": 64, "num_experts": 4,
 }  # fmt: skip
-END_BIAS = 1.0  # logit that every </s> gets on top
+END_BIAS = 2.0  # logit that every </s> gets on top
 
 
 def write_tiny_checkpoint(
@@ -73,7 +73,7 @@ def tiny_transformer(config: TransformerConfig, vocab_size: int, seed: int = 1) 
     model = Transformer(config, vocab_size, PAD, seed).eval()
     for name, parameter in model.named_parameters():
         if parameter.dim() > 1 and "embedding" not in name:
-            parameter.data *= 3
+            parameter.data *= 15 if "attention.out" in name else 3
     end = model.embedding.weight.data[EOS]
     model.decoder_norm.bias.data = END_BIAS * end / end.square().sum()
     return model

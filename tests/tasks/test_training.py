@@ -82,7 +82,7 @@ def test_another_vocabulary_is_refused_at_resume(toy_data, tmp_path, capsys):
         path.unlink()
     with pytest.raises(SystemExit):
         train(other, tmp_path / "run", "--max-update", "2", "--directions", "aa-cc")
-    assert "must have the vocabulary of" in capsys.readouterr().err
+    assert "must have the vocabulary of the data folder" in capsys.readouterr().err
 
 
 def test_learning_rate_ends_at_the_deadline(toy_data, tmp_path):
