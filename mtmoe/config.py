@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import Enum, StrEnum
 from typing import Any, TypeVar
 
 from mtmoe.errors import ConfigError
@@ -25,11 +25,8 @@ def setting(default: T, help_text: str, alias: str | None = None) -> T:
     return field(default=default, metadata={"help": help_text, "argparse_alias": alias})
 
 
-class Choice(str, Enum):
+class Choice(StrEnum):
     """A setting with named values; a member's name equals its value (OmegaConf reads names)."""
-
-    def __str__(self) -> str:
-        return str(self.value)
 
 
 class DropPolicy(Choice):
@@ -68,7 +65,7 @@ class RouterConfig:
     )
     drop_policy: DropPolicy = setting(
         DropPolicy.random,
-        "which tokens a full expert turns away: random (Random Token Selection) or the last in order",
+        "which tokens a full expert turns away: random (Random Token Selection) or order (the last)",
     )
     jitter: float = setting(
         0.01, "in training, multiply the router's input by uniform noise from 1-jitter to 1+jitter"
@@ -78,7 +75,9 @@ class RouterConfig:
     def __post_init__(self) -> None:
         require(self, "num_experts", self.num_experts >= 1, "at least 1")
         require(
-            self, "top_k", 1 <= self.top_k <= self.num_experts,
+            self,
+            "top_k",
+            1 <= self.top_k <= self.num_experts,
             f"between 1 and num_experts ({self.num_experts})",
         )
         require(self, "capacity_factor", self.capacity_factor >= 0, "0 (dropless) or above")
@@ -97,7 +96,9 @@ class TransformerConfig:
     attention_heads: int = setting(8, "attention heads; embed_dim must be a multiple")
     dropout: float = setting(0.1, "dropout of embeddings and of each layer's output")
     attention_dropout: float = setting(0.0, "dropout of attention weights")
-    activation_dropout: float = setting(0.0, "dropout after the activation of dense FFNs and experts")
+    activation_dropout: float = setting(
+        0.0, "dropout after the activation of dense FFNs and experts"
+    )
     moe_every: int = setting(2, "every n-th layer of encoder and decoder is an MoE layer; 0: none")
     max_positions: int = setting(1024, "longest sentence in tokens, tags and end included")
     router: RouterConfig = field(default_factory=RouterConfig)
@@ -108,7 +109,9 @@ class TransformerConfig:
         for name in ("dropout", "attention_dropout", "activation_dropout"):
             require(self, name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
         require(
-            self, "embed_dim", self.embed_dim % (2 * self.attention_heads) == 0,
+            self,
+            "embed_dim",
+            self.embed_dim % (2 * self.attention_heads) == 0,
             f"a multiple of twice attention_heads (2 * {self.attention_heads})",
         )
         require(self, "moe_every", self.moe_every >= 0, "0 (dense) or above")
@@ -122,7 +125,9 @@ class TransformerConfig:
     def moe_layer_names(self) -> tuple[str, ...]:
         """The MoE layers in the order in which a sentence meets them, e.g. ("encoder.1", ...)."""
         sides = (("encoder", self.encoder_layers), ("decoder", self.decoder_layers))
-        return tuple(f"{side}.{n}" for side, layers in sides for n in range(layers) if self.is_moe(n))
+        return tuple(
+            f"{side}.{n}" for side, layers in sides for n in range(layers) if self.is_moe(n)
+        )
 
 
 @dataclass(frozen=True)
@@ -137,7 +142,8 @@ class MultitaskConfig:
         1.0, "share of a direction in training ~ size ** (1 / temperature); 1: each sentence once"
     )
     encoder_tags: EncoderTags = setting(
-        EncoderTags.both, "language tags before the source sentence; the target's starts the decoder"
+        EncoderTags.both,
+        "language tags before the source sentence; the target's starts the decoder",
     )
 
     def __post_init__(self) -> None:
@@ -151,8 +157,8 @@ class CriterionConfig:
     label_smoothing: float = setting(0.0, "share of probability given to all other symbols")
     autocast: Autocast = setting(
         Autocast.off,
-        "precision of matrix products: off (float32), bfloat16, or auto (bfloat16 where the machine "
-        "has it in hardware)",
+        "precision of matrix products: off (float32), bfloat16, or auto (bfloat16 where the "
+        "machine has it in hardware)",
     )
 
     def __post_init__(self) -> None:
@@ -217,5 +223,7 @@ def _convert(item: dataclasses.Field[Any], value: Any) -> Any:
             return kind(str(getattr(value, "value", value)))
         return kind(value) if kind in (int, float) else value
     except ValueError:
-        allowed = ", ".join(map(str, kind)) if issubclass(kind, Enum) else f"of type {kind.__name__}"
+        allowed = (
+            ", ".join(map(str, kind)) if issubclass(kind, Enum) else f"of type {kind.__name__}"
+        )
         raise ConfigError(f"{item.name} must be {allowed}, but is {value}.") from None

@@ -60,7 +60,9 @@ def read_lines(path: str | Path) -> list[str]:
     try:
         data = Path(path).read_bytes()
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-        raise DataError(f"text file must exist, but is not there: {path}. Check the path.") from None
+        raise DataError(
+            f"text file must exist, but is not there: {path}. Check the path."
+        ) from None
     return decode_lines(data, str(path))
 
 
@@ -82,5 +84,6 @@ def _decode_line(line: bytes, name: str, number: int) -> str:
     except UnicodeDecodeError as error:
         raise DataError(
             f"text must be UTF-8, but {name} line {number} has the byte "
-            f"0x{line[error.start]:02x} at column {error.start + 1}. Convert the file, e.g. with iconv."
+            f"0x{line[error.start]:02x} at column {error.start + 1}. "
+            "Convert the file, e.g. by iconv."
         ) from None

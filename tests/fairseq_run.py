@@ -9,13 +9,46 @@ from typing import Any
 
 import torch
 
-SETTINGS = (
-    "--task multitask_translation --arch moe_transformer_tiny --embed-dim 32 --ffn-dim 64 "
-    "--attention-heads 4 --num-experts 4 --criterion moe_cross_entropy --label-smoothing 0.05 "
-    "--optimizer fused_adam --lr 0.01 --lr-scheduler inverse_sqrt --warmup-updates 30 "
-    "--clip-norm 1.0 --max-tokens 600 --num-workers 0 --no-progress-bar --log-format json "
-    "--log-interval 1 --seed 3 --no-epoch-checkpoints"
-).split()
+SETTINGS = [
+    "--task",
+    "multitask_translation",
+    "--arch",
+    "moe_transformer_tiny",
+    "--embed-dim",
+    "32",
+    "--ffn-dim",
+    "64",
+    "--attention-heads",
+    "4",
+    "--num-experts",
+    "4",
+    "--criterion",
+    "moe_cross_entropy",
+    "--label-smoothing",
+    "0.05",
+    "--optimizer",
+    "fused_adam",
+    "--lr",
+    "0.01",
+    "--lr-scheduler",
+    "inverse_sqrt",
+    "--warmup-updates",
+    "30",
+    "--clip-norm",
+    "1.0",
+    "--max-tokens",
+    "600",
+    "--num-workers",
+    "0",
+    "--no-progress-bar",
+    "--log-format",
+    "json",
+    "--log-interval",
+    "1",
+    "--seed",
+    "3",
+    "--no-epoch-checkpoints",
+]
 
 
 def train(data: Path, save_dir: Path, *options: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """fairseq's `.pt` files, read and written without fairseq.
 
-Our task puts the vocabulary, the SentencePiece model and the directions into `task_state`, so that a
-checkpoint translates without the data folder that it was trained on.
+Our task puts the vocabulary, the SentencePiece model and the directions into `task_state`, so that
+a checkpoint translates without the data folder that it was trained on.
 """
 
 from __future__ import annotations
@@ -102,14 +102,16 @@ def as_dict(config: Any) -> dict[str, Any]:
 
 
 def strip_prefix(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The network's weights under its own names; what else fairseq's model class keeps is left out."""
+    """The network's weights under its own names, without what else fairseq's model class keeps."""
     ours = {name: tensor for name, tensor in weights.items() if name.startswith(WEIGHT_PREFIX)}
     return {name.removeprefix(WEIGHT_PREFIX): tensor for name, tensor in ours.items()}
 
 
 def _read_state(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise CheckpointError(f"checkpoint must be a file, but is not there: {path}. Check the path.")
+        raise CheckpointError(
+            f"checkpoint must be a file, but is not there: {path}. Check the path."
+        )
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             state = torch.load(path, map_location="cpu", weights_only=True)

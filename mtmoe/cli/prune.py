@@ -28,9 +28,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--text", nargs="+", required=True, metavar="FILE",
         help="sentences whose translation shows the use; the name ends in the language: valid.en",
     )  # fmt: skip
-    parser.add_argument("--source-lang", metavar="LANG", help="language of --text, whatever its name")
     parser.add_argument(
-        "--languages", metavar="LANG,LANG", help="keep what these need; default: all of the checkpoint"
+        "--source-lang", metavar="LANG", help="language of --text, whatever its name"
+    )
+    parser.add_argument(
+        "--languages",
+        metavar="LANG,LANG",
+        help="keep what these need; default: all of the checkpoint",
     )
     parser.add_argument(
         "--limit", type=int, default=500, metavar="N", help="the first N lines of each file"

@@ -20,11 +20,13 @@ from mtmoe.modules.router import Routing
 from mtmoe.modules.statistics import routing_statistics
 from mtmoe.ops.precision import autocast
 
-View = fairseq_view(CriterionConfig, "CriterionView", borrowed={"sentence_avg": "optimization.sentence_avg"})
+View = fairseq_view(
+    CriterionConfig, "CriterionView", borrowed={"sentence_avg": "optimization.sentence_avg"}
+)
 
 
 @register_criterion("moe_cross_entropy", dataclass=View)
-class MoeCrossEntropy(FairseqCriterion):  # type: ignore[misc]
+class MoeCrossEntropy(FairseqCriterion):
     """Cross-entropy over real target tokens, plus each MoE layer's balance loss times its weight.
 
     Only real tokens are projected onto the vocabulary. `nll_loss` is logged for each direction
@@ -51,7 +53,8 @@ class MoeCrossEntropy(FairseqCriterion):  # type: ignore[misc]
             logits = model.transformer.project(states[is_real])  # (N, V)
         log_probs = F.log_softmax(logits, dim=-1, dtype=torch.float32)
         real = target[is_real]
-        loss, nll = label_smoothed_nll_loss(log_probs, real, self.config.label_smoothing, reduce=False)
+        epsilon = self.config.label_smoothing
+        loss, nll = label_smoothed_nll_loss(log_probs, real, epsilon, reduce=False)
         sample_size = target.shape[0] if self.sentence_avg else sample["ntokens"]
         routings: tuple[Routing, ...] = extra["routings"]
         router_loss = self._router_loss(model, routings)
@@ -111,15 +114,19 @@ class MoeCrossEntropy(FairseqCriterion):  # type: ignore[misc]
 
 def log_mean(name: str, total: Any, count: Any) -> None:
     """Log total / count in bits, weighted by count."""
-    metrics.log_scalar(name, float(total) / max(float(count), 1) / math.log(2), float(count), round=3)
+    bits = float(total) / max(float(count), 1) / math.log(2)
+    metrics.log_scalar(name, bits, float(count), round=3)
 
 
 def log_layer(name: str, total: dict[str, Any]) -> None:
     """Log a layer's share of tokens per expert, share of dropped choices, and router entropy."""
     tokens, choices = total[f"moe {name} tokens"], float(total[f"moe {name} choices"])
-    weight = max(choices, 1)
-    hidden = f"_{name}_tokens"
-    metrics.log_scalar(hidden, tokens.float().cpu() / weight, choices, priority=500)
-    metrics.log_derived(f"{name}_tokens", lambda meters: meters[hidden].avg.double().round(decimals=3), priority=500)
-    metrics.log_scalar(f"{name}_drop", float(total[f"moe {name} dropped"]) / weight, choices, priority=501, round=3)
-    metrics.log_scalar(f"{name}_entropy", float(total[f"moe {name} entropy"]) / weight, choices, priority=502, round=3)
+    count = max(choices, 1)
+    hidden = f"_{name}_tokens"  # fairseq shows no name that starts so
+    metrics.log_scalar(hidden, tokens.float().cpu() / count, choices, priority=500)
+    metrics.log_derived(
+        f"{name}_tokens", lambda meters: meters[hidden].avg.double().round(decimals=3), priority=500
+    )
+    for number, key in enumerate(("dropped", "entropy"), 501):
+        mean = float(total[f"moe {name} {key}"]) / count
+        metrics.log_scalar(f"{name}_{key}", mean, choices, priority=number, round=3)

@@ -1,4 +1,4 @@
-"""The joint vocabulary: SentencePiece pieces and language tags, numbered as fairseq numbers them."""
+"""The joint vocabulary: SentencePiece pieces and language tags, with fairseq's numbers."""
 
 from __future__ import annotations
 
@@ -79,6 +79,6 @@ class Vocabulary:
 
 
 def read_symbols(text: str) -> tuple[str, ...]:
-    """The symbols of a fairseq dictionary file: the special ones, then one "symbol count" a line."""
+    """The symbols of a fairseq dictionary file: special ones, then one "symbol count" a line."""
     lines = [line.rsplit(" ", 1)[0] for line in text.split("\n") if line]
     return SPECIAL_SYMBOLS + tuple(lines)

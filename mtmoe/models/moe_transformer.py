@@ -22,7 +22,7 @@ from mtmoe.errors import CheckpointError
 from mtmoe.fairseq_view import core_config, fairseq_view, one_sentence
 from mtmoe.modules.transformer import Memory, Transformer
 
-# Sizes of the literature, and one for two CPU cores; `moe_transformer` has the defaults of the core.
+# Sizes of the literature, and one for two CPU cores; `moe_transformer` has the core's defaults.
 SIZES: dict[str, dict[str, Any]] = {
     "": {},
     "_tiny": {
@@ -41,11 +41,11 @@ SIZES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-class MoeTransformer(BaseFairseqModel):  # type: ignore[misc]
+class MoeTransformer(BaseFairseqModel):
     """Wraps `mtmoe.modules.transformer.Transformer`, which holds all parameters.
 
     `encoder` and `decoder` are the faces that fairseq's generator expects; they own nothing. The
-    vocabulary's checksum stands among the weights, since fairseq shows a task no checkpoint at resume.
+    vocabulary's checksum stands among the weights: at resume, fairseq shows a task no checkpoint.
     """
 
     vocabulary_digest: Tensor
@@ -93,9 +93,7 @@ class MoeTransformer(BaseFairseqModel):  # type: ignore[misc]
         result = states if features_only else self.transformer.project(states)
         return result, {"routings": output.routings}
 
-    def get_normalized_probs(
-        self, net_output: Any, log_probs: bool, sample: Any = None
-    ) -> Tensor:
+    def get_normalized_probs(self, net_output: Any, log_probs: bool, sample: Any = None) -> Tensor:
         """(Log-)probabilities of `forward`'s logits, float32."""
         normalise = F.log_softmax if log_probs else F.softmax
         return normalise(net_output[0].float(), dim=-1)
@@ -120,7 +118,7 @@ class MoeTransformer(BaseFairseqModel):  # type: ignore[misc]
         return _Decoder(self.transformer)
 
 
-class _Encoder(FairseqEncoder):  # type: ignore[misc]
+class _Encoder(FairseqEncoder):
     def __init__(self, transformer: Transformer) -> None:
         super().__init__(dictionary=None)
         self.get_transformer = lambda: transformer  # not a sub-module: owned by the model
@@ -135,7 +133,7 @@ class _Encoder(FairseqEncoder):  # type: ignore[misc]
         return self.get_transformer().config.max_positions
 
 
-class _Decoder(FairseqIncrementalDecoder):  # type: ignore[misc]
+class _Decoder(FairseqIncrementalDecoder):
     def __init__(self, transformer: Transformer) -> None:
         super().__init__(dictionary=None)
         self.get_transformer = lambda: transformer
@@ -168,7 +166,7 @@ class _Decoder(FairseqIncrementalDecoder):  # type: ignore[misc]
 
 
 def _register(suffix: str, sizes: dict[str, Any]) -> None:
-    """One model class a size, each with its own defaults: equal on the command line and in Hydra."""
+    """One model class a size, with its own defaults: equal on the command line and in Hydra."""
     name = MODEL_NAME + suffix
     view = fairseq_view(TransformerConfig, f"View{suffix}", defaults=sizes)
     register_model(name, dataclass=view)(type(name, (MoeTransformer,), {}))

@@ -17,7 +17,8 @@ def initialise(model: nn.Module, seed: int) -> None:
     """Draw all parameters of `model` in place.
 
     Matrices are Xavier uniform, each expert's drawn from its own seed (its global number);
-    embeddings are normal with variance 1/D, router rows with variance 0.01/D; norms are 1 and biases 0.
+    embeddings are normal with variance 1/D, router rows with variance 0.01/D; norms are 1,
+    biases 0.
     """
     with torch.no_grad():
         for name, parameter in model.named_parameters():

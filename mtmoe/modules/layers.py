@@ -40,7 +40,9 @@ class FeedForwardBlock(nn.Module):
         self.ffn = FeedForward(config) if moe_index is None else MoELayer(config, moe_index)
         self.dropout = config.dropout
 
-    def forward(self, x: Tensor, mask: TokenMask, seed: int | None) -> tuple[Tensor, Routing | None]:
+    def forward(
+        self, x: Tensor, mask: TokenMask, seed: int | None
+    ) -> tuple[Tensor, Routing | None]:
         """(B, S, D) to the same, and the routing of an MoE layer."""
         routing = None
         if self.is_moe:
@@ -60,7 +62,9 @@ class EncoderLayer(nn.Module):
         self.feed_forward = FeedForwardBlock(config, moe_index)
         self.dropout = config.dropout
 
-    def forward(self, x: Tensor, mask: TokenMask, seed: int | None) -> tuple[Tensor, Routing | None]:
+    def forward(
+        self, x: Tensor, mask: TokenMask, seed: int | None
+    ) -> tuple[Tensor, Routing | None]:
         """(B, S, D) to the same, and the routing of an MoE layer."""
         normed = self.attention_norm(x)
         y = self.attention(normed, *self.attention.project_memory(normed), mask.visible)

@@ -152,7 +152,7 @@ class Transformer(nn.Module):
 
 
 def sinusoidal_positions(num_positions: int, dim: int) -> Tensor:
-    """(num_positions, dim) float32: sines in the first half, cosines in the second (Vaswani 2017)."""
+    """(num_positions, dim) float32: sines in the first half, cosines in the second."""
     half = dim // 2
     scale = torch.exp(torch.arange(half) * (-math.log(10000.0) / max(half - 1, 1)))
     angles = torch.arange(num_positions).unsqueeze(1) * scale  # (num_positions, half)

@@ -21,5 +21,5 @@ def expert_linear(rows: Tensor, counts: list[int], weight: Tensor, bias: Tensor)
     Returns:
         (R, D_out)
     """
-    parts = zip(rows.split(counts), weight.unbind(0), bias.unbind(0), strict=True)
+    parts = zip(torch.split(rows, counts), weight.unbind(0), bias.unbind(0), strict=True)
     return torch.cat([torch.addmm(b, block, w) for block, w, b in parts])

@@ -13,8 +13,8 @@ def is_bfloat16_fast(device: torch.device) -> bool:
     A CPU without AVX512-BF16 or AMX emulates it, at a fifth of float32's speed.
     """
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def autocast(device: torch.device, choice: Autocast) -> torch.autocast:

@@ -54,7 +54,7 @@ def layer_generator(seed: int, layer: int, device: torch.device) -> torch.Genera
 
 
 def mix_seed(*parts: int) -> int:
-    """Fold integers into one seed of 63 bits; each step is a bijection that scatters (splitmix64)."""
+    """Fold integers into one seed of 63 bits (the mixing steps of splitmix64)."""
     state = 0
     for part in parts:
         state = (state + part + 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF

@@ -11,7 +11,6 @@ from mtmoe.config import DeadlineConfig
 from mtmoe.errors import ConfigError
 from mtmoe.fairseq_view import fairseq_view, one_sentence
 
-
 View = fairseq_view(
     DeadlineConfig,
     "DeadlineView",
@@ -20,7 +19,7 @@ View = fairseq_view(
 
 
 @register_lr_scheduler("linear_to_deadline", dataclass=View)
-class LinearToDeadline(FairseqLRScheduler):  # type: ignore[misc]
+class LinearToDeadline(FairseqLRScheduler):
     """Linear from `lr` to 0 over the hours of `--stop-time-hours`, at which fairseq stops.
 
     A training of fixed minutes thus ends with a small learning rate on any machine, however many

@@ -10,7 +10,7 @@ from fairseq.optim.adam import FairseqAdam, FairseqAdamConfig
 
 
 @register_optimizer("fused_adam", dataclass=FairseqAdamConfig)
-class FusedAdam(FairseqAdam):  # type: ignore[misc]
+class FusedAdam(FairseqAdam):
     """fairseq's `adam` with its flags, stepped by PyTorch's fused AdamW.
 
     fairseq's own makes ten passes per parameter on a CPU; with experts, most parameters of the

@@ -27,7 +27,7 @@ class DirectionData:
     target_tag: int
 
 
-class DirectionDataset(FairseqDataset):  # type: ignore[misc]
+class DirectionDataset(FairseqDataset):
     """Directions laid end to end; a batch may mix them, since every sentence carries its tags.
 
     Mixed batches make each update see all languages, and with them all experts. Outside of training
@@ -136,10 +136,10 @@ class DirectionDataset(FairseqDataset):  # type: ignore[misc]
     ) -> list[NDArray[np.int64]]:
         """Batches of like lengths; of one direction each if grouped.
 
-        fairseq leaves out what does not fill a multiple at the end; here it makes batches of its own.
+        fairseq leaves out what does not fill a multiple at the end; here it makes own batches.
         """
         direction = np.searchsorted(self.starts, indices, side="right")
-        cuts = np.flatnonzero(np.diff(direction)) + 1 if self.is_grouped else []
+        cuts = np.flatnonzero(np.diff(direction)) + 1 if self.is_grouped else np.empty(0, int)
         batches: list[NDArray[np.int64]] = []
         for part in np.split(indices, cuts):
             full = super().batch_by_size(

@@ -49,7 +49,7 @@ choose_task_by_default()
 
 
 @register_task(TASK_NAME, dataclass=View)
-class MultitaskTranslationTask(FairseqTask):  # type: ignore[misc]
+class MultitaskTranslationTask(FairseqTask):
     """Translation between all pairs of a `data-bin` folder, in both directions.
 
     The encoder reads [tags, pieces, </s>], the decoder starts with the target language's tag.
@@ -87,7 +87,9 @@ class MultitaskTranslationTask(FairseqTask):  # type: ignore[misc]
         wanted = [only] if only else self.directions
         names = [d for d in wanted if tuple(d.split("-")) in pairs]
         if not names:
-            raise DataError(f"{self.config.data} must hold the split {split!r}, but has no such files.")
+            raise DataError(
+                f"{self.config.data} must hold the split {split!r}, but has no such files."
+            )
         parts = [self._load_direction(base, d, pairs) for d in names]
         numbers = [self.directions.index(d) if d in self.directions else 0 for d in names]
         is_training = base == TRAIN_SPLIT

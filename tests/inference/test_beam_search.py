@@ -92,7 +92,7 @@ def test_the_score_is_that_of_the_output_by_definition(penalty: float) -> None:
         assert found.score == pytest.approx(score(model, source, found.ids, penalty), rel=1e-4)
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [3, 4, 5])
 @pytest.mark.parametrize("beam", [1, 4])
 def test_a_result_does_not_depend_on_the_batch(beam: int, seed: int) -> None:
     model = build(seed=seed)

@@ -85,7 +85,7 @@ def fairseq_search(
     return Hypothesis(best["tokens"].tolist()[:-1], float(best["score"]))
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [3, 4, 5])
 @pytest.mark.parametrize(("beam", "penalty"), [(1, 1.0), (4, 1.0), (5, 0.5)])
 def test_search_finds_what_fairseq_finds(seed: int, beam: int, penalty: float) -> None:
     network = build(VOCAB_SIZE, seed=seed)

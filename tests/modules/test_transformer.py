@@ -53,7 +53,9 @@ def test_decoding_with_a_cache_equals_decoding_at_once():
     memory, cache = model.encode(source), model.new_cache()
     steps = [model.decode(target[:, :2], memory, cache=cache).states]
     steps += [model.decode(target[:, s : s + 1], memory, cache=cache).states for s in range(2, 6)]
-    torch.testing.assert_close(torch.cat(steps, 1)[target != PAD], whole[target != PAD], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        torch.cat(steps, 1)[target != PAD], whole[target != PAD], atol=1e-5, rtol=1e-5
+    )
 
 
 @torch.no_grad()

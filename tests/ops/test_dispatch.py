@@ -18,7 +18,13 @@ def draw_choice(T, E, K, capacity, seed):
 
 
 @settings(deadline=None, max_examples=40)
-@given(T=st.integers(0, 12), E=st.integers(1, 5), capacity=st.integers(1, 6), seed=st.integers(0, 99), data=st.data())
+@given(
+    T=st.integers(0, 12),
+    E=st.integers(1, 5),
+    capacity=st.integers(1, 6),
+    seed=st.integers(0, 99),
+    data=st.data(),
+)
 def test_layer_equals_a_loop_over_tokens_with_gradients(T, E, capacity, seed, data):
     K = data.draw(st.integers(1, E))
     expert, slot, weight = draw_choice(T, E, K, capacity, seed)
@@ -44,9 +50,7 @@ def test_layer_equals_a_loop_over_tokens_with_gradients(T, E, capacity, seed, da
     scale = torch.randn(T, 2, dtype=torch.float64, generator=generator)
     inputs = [*leaves, weight]
     ours = torch.autograd.grad((y * scale).sum(), inputs, retain_graph=True)
-    theirs = torch.autograd.grad(
-        (expected * scale + 0 * x.sum()).sum(), inputs, allow_unused=True
-    )
+    theirs = torch.autograd.grad((expected * scale + 0 * x.sum()).sum(), inputs, allow_unused=True)
     for mine, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(mine, torch.zeros_like(mine) if other is None else other)
 

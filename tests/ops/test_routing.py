@@ -44,9 +44,7 @@ def test_slots_equal_a_loop_over_tokens(T, E, capacity, use_priority, data):
     generator = torch.Generator().manual_seed(data.draw(st.integers(0, 999)))
     expert = torch.rand(T, E, generator=generator).argsort(1)[:, :K]
     priority = torch.rand(T, generator=generator) if use_priority else None
-    expected = slots_by_loop(
-        expert, E, capacity, priority.tolist() if use_priority else None
-    )
+    expected = slots_by_loop(expert, E, capacity, priority.tolist() if use_priority else None)
     assert torch.equal(assign_slots(expert, E, capacity, priority), expected)
 
 

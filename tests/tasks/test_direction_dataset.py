@@ -21,7 +21,9 @@ def side(*sentences):
 
 
 def make_dataset(**settings):
-    first = DirectionData("aa-bb", side([10], [11, 12], [13]), side([20], [21], [22, 23]), [7, 8], 8)
+    first = DirectionData(
+        "aa-bb", side([10], [11, 12], [13]), side([20], [21], [22, 23]), [7, 8], 8
+    )
     second = DirectionData("bb-aa", side([30, 31]), side([40]), [8, 7], 7)
     return DirectionDataset([first, second], [0, 1], **settings)
 

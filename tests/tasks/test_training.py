@@ -40,9 +40,13 @@ def test_a_checkpoint_carries_all_that_translation_needs(toy_data, tmp_path):
     assert checkpoint.vocabulary.decode(checkpoint.vocabulary.encode(text)) == text
 
 
-@pytest.mark.parametrize("extra", [["--top-k", "2", "--capacity-factor", "1.25"], ["--moe-every", "0"]])
+@pytest.mark.parametrize(
+    "extra", [["--top-k", "2", "--capacity-factor", "1.25"], ["--moe-every", "0"]]
+)
 def test_training_learns_the_toy_languages(toy_data, tmp_path, extra):
-    state = train(toy_data, tmp_path / "run", "--max-update", "250", "--directions", "aa-bb", *extra)
+    state = train(
+        toy_data, tmp_path / "run", "--max-update", "250", "--directions", "aa-bb", *extra
+    )
     assert state["extra_state"]["val_loss"] < 2.5  # bits a token; an untrained model has 7
 
 
@@ -59,7 +63,9 @@ def test_training_learns_the_toy_languages(toy_data, tmp_path, extra):
         (["--valid-subset", "valid,dev"], "must hold the split 'dev'"),
     ],
 )
-def test_a_wrong_setting_ends_fairseq_with_one_sentence(toy_data, tmp_path, capsys, options, message):
+def test_a_wrong_setting_ends_fairseq_with_one_sentence(
+    toy_data, tmp_path, capsys, options, message
+):
     with pytest.raises(SystemExit) as stop:
         train(toy_data, tmp_path / "run", "--max-update", "1", *options)
     assert stop.value.code == 2

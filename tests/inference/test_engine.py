@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from mtmoe.data.batching import pad, source_tags, tag_source
+from mtmoe.errors import CheckpointError, ConfigError
+from mtmoe.inference import engine
+from mtmoe.inference.beam_search import SearchRules, search
+from mtmoe.inference.engine import Translator, find_device
+from tests.inference.tiny_model import TEXT, write_tiny_checkpoint
+
+LINES = [*TEXT, "", "   ", "File.", *TEXT[:3], "\t", "a b c d e"]
+
+
+@pytest.fixture(scope="module")
+def translator(tmp_path_factory: pytest.TempPathFactory) -> Translator:
+    return Translator.load(write_tiny_checkpoint(tmp_path_factory.mktemp("model")))
+
+
+@pytest.fixture(scope="module")
+def expected(translator: Translator) -> list[str]:
+    return [translator.translate([line], "en", "de")[0] for line in LINES]
+
+
+@pytest.mark.parametrize("max_tokens", [1, 40, 4000])
+def test_each_line_gets_its_own_translation_in_its_own_place(
+    translator: Translator, expected: list[str], max_tokens: int
+) -> None:
+    assert len({line for line in expected if line}) > 10  # else order would not show
+    assert translator.translate(LINES, "en", "de", max_tokens=max_tokens) == expected
+
+
+def test_order_of_input_changes_nothing_but_the_order(
+    translator: Translator, expected: list[str]
+) -> None:
+    assert translator.translate(LINES[::-1], "en", "de") == expected[::-1]
+
+
+def test_empty_and_white_lines_give_empty_lines(translator: Translator) -> None:
+    found = translator.translate(["", " ", "Save", "\t", "\u2028", "\ufeff"], "en", "de")
+    assert [bool(line) for line in found] == [False, False, True, False, False, False]
+
+
+def test_no_lines_give_no_lines(translator: Translator) -> None:
+    assert translator.translate([], "en", "de") == []
+
+
+def test_a_line_separator_inside_a_line_reads_as_a_space(translator: Translator) -> None:
+    plain = translator.translate(["Save the file."], "en", "de")
+    for separator in "\t", "\r", "\x85", "\u2028":
+        assert translator.translate([f"Save the{separator}file."], "en", "de") == plain
+
+
+def test_no_output_has_a_line_end(translator: Translator, monkeypatch: pytest.MonkeyPatch) -> None:
+    dirty = lambda sentences: ["a\nb\u2028c\x85 d\r" for _ in sentences]  # noqa: E731
+    monkeypatch.setitem(vars(translator.vocabulary), "decode", dirty)
+    assert translator.translate(["Save"], "en", "de") == ["a b c  d"]
+
+
+def test_a_line_too_long_for_the_model_is_translated_in_parts(translator: Translator) -> None:
+    sentences = ["Save the file.", "Delete the selected files?", "Open a new window."]
+    parts = translator.translate(sentences, "en", "de")
+    assert translator.translate([" ".join(sentences)], "en", "de") == [" ".join(parts)]
+
+
+def test_a_word_too_long_for_the_model_is_translated_in_parts(translator: Translator) -> None:
+    found = translator.translate(["o" * 500], "en", "de")
+    assert len(found[0]) > 100
+
+
+def test_the_language_tags_reach_encoder_and_decoder(translator: Translator) -> None:
+    vocabulary = translator.vocabulary
+    tags = source_tags(vocabulary, translator.encoder_tags, "en", "fr")
+    source = tag_source(tags, vocabulary.encode(["Save the file."])[0])
+    forbidden = torch.tensor([0, 1, 3, *(vocabulary.tag(x) for x in translator.languages)])
+    rules = SearchRules(vocabulary.tag("fr"), forbidden, beam=3, length_penalty=0.5)
+    ids = search(translator.model, pad([source]), rules)[0].ids
+    found = translator.translate(["Save the file."], "en", "fr", beam=3, length_penalty=0.5)
+    assert found == [vocabulary.decode([ids])[0].strip()]
+
+
+def test_a_repeated_line_is_translated_once(
+    translator: Translator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = []
+    monkeypatch.setattr(engine, "search", lambda *a: rows.append(len(a[1])) or search(*a))
+    assert len(set(translator.translate(["Save", "Open", "Save", "Save "], "en", "de"))) == 2
+    assert sum(rows) == 2
+
+
+def test_unknown_languages_are_refused_with_the_known_ones(translator: Translator) -> None:
+    with pytest.raises(ConfigError, match="source language must be one of de, en, fr, but is 'xx'"):
+        translator.translate(["a"], "xx", "de")
+    with pytest.raises(ConfigError, match="target language must be one of de, en, fr, but is 'DE'"):
+        translator.translate(["a"], "en", "DE")
+    with pytest.raises(
+        ConfigError, match="must differ from the source language, but both are 'de'"
+    ):
+        translator.translate(["a"], "de", "de")
+
+
+def test_the_source_language_is_the_only_one_or_english(tmp_path: Path) -> None:
+    directions = ("de-en", "fr-en", "en-de", "fr-de", "fr-es")
+    path = write_tiny_checkpoint(tmp_path, ("de", "en", "es", "fr", "it"), directions)
+    translator = Translator.load(path)
+    assert translator.default_source("es") == "fr"
+    assert translator.default_source("de") == "en"
+    with pytest.raises(ConfigError, match="named to translate into 'en'.* Give one of de, fr"):
+        translator.default_source("en")
+    with pytest.raises(ConfigError, match="into 'it'.* Give one of de, en, es, fr"):
+        translator.default_source("it")
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"beam": 0}, "beam must be between 1 and 200, but is 0"),
+        ({"max_tokens": -1}, "max_tokens must be at least 1, but is -1"),
+        (
+            {"length_penalty": -0.5},
+            "length_penalty must be a finite number, 0 or above, but is -0.5",
+        ),
+        ({"length_penalty": float("nan")}, "length_penalty must be .*, but is nan"),
+    ],
+)
+def test_wrong_options_are_refused(
+    translator: Translator, option: dict[str, int], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        translator.translate(["a"], "en", "de", **option)
+
+
+def test_a_model_without_positions_for_a_sentence_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="max_positions of the checkpoint must be at least 16"):
+        Translator.load(write_tiny_checkpoint(tmp_path, max_positions=8))
+
+
+def test_a_missing_checkpoint_is_told(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"is not there: .*none\.pt"):
+        Translator.load(tmp_path / "none.pt")
+
+
+def test_devices_that_are_not_there_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert find_device("auto") == torch.device("cpu")
+    with pytest.raises(ConfigError, match="but PyTorch finds no cuda"):
+        find_device("cuda")
+    with pytest.raises(ConfigError, match="device must be cpu, cuda or auto, but is 'tpu'"):
+        find_device("tpu")
