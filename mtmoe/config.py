@@ -65,7 +65,7 @@ class RouterConfig:
     )
     drop_policy: DropPolicy = setting(
         DropPolicy.random,
-        "which tokens a full expert turns away: random (Random Token Selection) or order (the last)",
+        "which tokens a full expert turns away: random ones (Random Token Selection), or the last",
     )
     jitter: float = setting(
         0.01, "in training, multiply the router's input by uniform noise from 1-jitter to 1+jitter"

@@ -7,7 +7,7 @@ a checkpoint translates without the data folder that it was trained on.
 from __future__ import annotations
 
 import argparse
-import pickle
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,9 +113,12 @@ def _read_state(path: Path) -> dict[str, Any]:
             f"checkpoint must be a file, but is not there: {path}. Check the path."
         )
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of bytes that are no checkpoint
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # noqa: BLE001  (damaged bytes can raise anything)
         raise CheckpointError(
             f"checkpoint must be a whole .pt file of fairseq, but {path} cannot be read "
             f"({_first_line(error)}). It is truncated, damaged, or no checkpoint."

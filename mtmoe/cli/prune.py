@@ -89,7 +89,7 @@ def choose_languages(names: str | None, known: Sequence[str]) -> list[str]:
 def group_by_language(
     texts: dict[str, list[str]], source_lang: str | None, known: Sequence[str]
 ) -> dict[str, list[str]]:
-    """The lines of each language; a file's language is its suffix if the option names none.
+    """The distinct lines of each language; its name is the file's suffix if none is given.
 
     Raises:
         DataError: a file is empty, or its language is unknown.
@@ -106,7 +106,7 @@ def group_by_language(
         if not sentences:
             raise DataError(f"--text must hold sentences, but {path} is empty.")
         grouped.setdefault(language, []).extend(sentences)
-    return grouped
+    return {language: list(dict.fromkeys(lines)) for language, lines in grouped.items()}
 
 
 def measure_own_translations(

@@ -89,14 +89,14 @@ def _load(model: str, device: str, threads: int | None) -> Translator:
 
 
 def _choose_source(translator: Translator, source_lang: str | None, target_lang: str) -> str:
-    if target_lang in translator.languages and source_lang is None:
+    if source_lang is None:
         source_lang = translator.default_source(target_lang)
-    translator.check_direction(source_lang or "", target_lang)
+    translator.check_direction(source_lang, target_lang)
     direction = f"{source_lang}-{target_lang}"
     if direction not in translator.directions:
         known = ", ".join(translator.directions)
         logger.warning("the model was not trained on %s, but on %s: zero-shot.", direction, known)
-    return str(source_lang)
+    return source_lang
 
 
 def _check_threads(threads: int | None) -> None:

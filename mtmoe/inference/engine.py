@@ -93,17 +93,13 @@ class Translator:
         return [join_parts([found[part] for part in line], target_lang) for line in parts]
 
     def check_direction(self, source_lang: str, target_lang: str) -> None:
-        """Refuse languages that the checkpoint does not know.
+        """Refuse languages that the checkpoint does not know, and twice the same one.
 
         Raises:
             ConfigError: names the language and the known ones.
         """
-        for side, language in (("source", source_lang), ("target", target_lang)):
-            if language not in self.languages:
-                raise ConfigError(
-                    f"{side} language must be one of {', '.join(self.languages)}, but is "
-                    f"{language!r}. Choose one that the checkpoint knows."
-                )
+        self._check_language("source", source_lang)
+        self._check_language("target", target_lang)
         if source_lang == target_lang:
             raise ConfigError(
                 f"target language must differ from the source language, but both are "
@@ -114,8 +110,9 @@ class Translator:
         """The source language if none is named: the only one trained for this target, or English.
 
         Raises:
-            ConfigError: there are several and none is English.
+            ConfigError: there are several and none is English, or the target is unknown.
         """
+        self._check_language("target", target_lang)
         sources = {d.split("-")[0] for d in self.directions if d.endswith(f"-{target_lang}")}
         if len(sources) == 1:
             return sources.pop()
@@ -126,6 +123,13 @@ class Translator:
             f"source language must be named to translate into {target_lang!r}, but is not. "
             f"Give one of {known}."
         )
+
+    def _check_language(self, side: str, language: str) -> None:
+        if language not in self.languages:
+            raise ConfigError(
+                f"{side} language must be one of {', '.join(self.languages)}, but is {language!r}. "
+                "Choose one that the checkpoint knows."
+            )
 
     def _split(self, lines: Sequence[str], num_tags: int) -> list[list[Part]]:
         """Each line as parts that the model can take, with room for output twice as long."""

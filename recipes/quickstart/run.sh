@@ -5,12 +5,14 @@
 # Run again: what is done is skipped, what was interrupted goes on.
 # Usage: bash recipes/quickstart/run.sh [--dense] [hydra overrides], e.g. model.num_experts=16
 #   --dense     also train a dense model of the same FLOPs for as long, and put it into the table
-#   MINUTES=60  train longer;  OUT=folder  where to put everything (default runs/quickstart)
+#   MINUTES=60     train longer
+#   OUT=folder     where to put everything (default runs/quickstart)
+#   DATA=my.yaml   your own text and languages: see docs/data.md
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . recipes/setup.sh
 . recipes/steps.sh
-here=recipes/quickstart out=${OUT:-runs/quickstart} minutes=${MINUTES:-14}
+here=recipes/quickstart out=${OUT:-runs/quickstart} minutes=${MINUTES:-14} data=${DATA:-recipes/quickstart/data.yaml}
 checkpoints=$out/checkpoints full=$checkpoints/checkpoint_best.pt pruned=$checkpoints/pruned.pt
 systems=(--system "full=$full" --system "pruned=$pruned")
 dense=false
@@ -18,7 +20,7 @@ if [[ ${1:-} == --dense ]]; then dense=true; shift; fi
 mkdir -p "$checkpoints"
 
 step "1/6 prepare the text"
-python -m data_prep.prepare --config $here/data.yaml --out "$out"
+python -m data_prep.prepare --config "$data" --out "$out"
 
 step "2/6 train 8 experts a layer for $minutes minutes (log: $checkpoints/train.log)"
 train $here "$checkpoints" "$minutes" task.data="$(absolute "$out/data-bin")" "$@"
@@ -30,7 +32,7 @@ fi
 
 step "3/6 prune to 4 experts a layer"
 newer "$pruned" "$full" || mtmoe prune "$full" --keep 4 --output "$pruned" \
-    --text "$out"/text/valid.en-de.en "$out"/text/valid.en-{de.de,es.es,fr.fr}
+    --text "$out"/text/valid.*
 
 step "4/6 translate the test sets and score"
 python -m evaluation.evaluate --text "$out/text" --split test --output "$out" "${systems[@]}" --system copy

@@ -52,7 +52,7 @@ def test_bytes_that_are_not_utf8_are_told_after_the_lines_ahead_of_them() -> Non
 
 
 def test_line_numbers_go_on_from_chunk_to_chunk() -> None:
-    with pytest.raises(DataError, match="a.txt line 6 "):
+    with pytest.raises(DataError, match=r"a\.txt line 6 "):
         list(read_chunks(io.BytesIO(b"x\n" * 5 + b"\xff\n"), "a.txt", 2))
 
 

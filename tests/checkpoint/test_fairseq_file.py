@@ -1,0 +1,95 @@
+"""Checkpoints are read safely, and refused in one sentence."""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+
+import pytest
+import torch
+
+from mtmoe.checkpoint.fairseq_file import load_checkpoint, write_checkpoint
+from mtmoe.errors import CheckpointError
+from tests.inference.tiny_model import tiny_state, write_tiny_checkpoint
+
+LANGUAGES, DIRECTIONS = ("de", "en"), ("de-en", "en-de")
+
+
+def test_what_is_written_is_read(tmp_path):
+    state = tiny_state(LANGUAGES, DIRECTIONS)
+    write_checkpoint(tmp_path / "a.pt", state)
+    checkpoint = load_checkpoint(tmp_path / "a.pt")
+    assert checkpoint.directions == DIRECTIONS
+    for name, tensor in checkpoint.build_model().state_dict().items():
+        assert torch.equal(tensor, state["model"][f"transformer.{name}"])
+
+
+def test_settings_of_the_command_line_are_read(tmp_path):
+    """fairseq keeps a Namespace there, where Hydra keeps a dict."""
+    state = tiny_state(LANGUAGES, DIRECTIONS)
+    state["cfg"]["model"] = argparse.Namespace(**state["cfg"]["model"])
+    write_checkpoint(tmp_path / "a.pt", state)
+    assert load_checkpoint(tmp_path / "a.pt").config.embed_dim == 16
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(CheckpointError, match=r"must be a file, but is not there: .*none\.pt"):
+        load_checkpoint(tmp_path / "none.pt")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
+def test_a_truncated_file_is_refused(tmp_path, share):
+    path = write_tiny_checkpoint(tmp_path)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(CheckpointError, match="truncated, damaged, or no checkpoint"):
+        load_checkpoint(path)
+
+
+def test_text_is_no_checkpoint(tmp_path):
+    (tmp_path / "a.pt").write_text("hello\n" * 100)
+    with pytest.raises(CheckpointError, match="no checkpoint"):
+        load_checkpoint(tmp_path / "a.pt")
+
+
+class Harmful:
+    def __reduce__(self):
+        return print, ("code of a checkpoint ran",)
+
+
+def test_code_in_a_checkpoint_is_not_run(tmp_path, capsys):
+    (tmp_path / "pickle.pt").write_bytes(pickle.dumps(Harmful()))
+    torch.save({"model": Harmful()}, tmp_path / "zip.pt")
+    for name in ("pickle.pt", "zip.pt"):
+        with pytest.raises(CheckpointError):
+            load_checkpoint(tmp_path / name)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.pop("task_state"), "lacks 'task_state'"),
+        (lambda s: s["cfg"]["model"].update(_name="transformer"), "must hold a moe_transformer"),
+        (
+            lambda s: s["cfg"]["model"].update(embed_dim=32),
+            r"key.bias of .* must have the shape \(32,\)",
+        ),
+        (
+            lambda s: s["cfg"]["model"].update(num_experts=2),
+            r"b_in of .* must have the shape \(2, ",
+        ),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path, change, message):
+    state = tiny_state(LANGUAGES, DIRECTIONS)
+    change(state)
+    write_checkpoint(tmp_path / "a.pt", state)
+    with pytest.raises(CheckpointError, match=message):
+        load_checkpoint(tmp_path / "a.pt")
+
+
+def test_a_tensor_is_no_checkpoint(tmp_path):
+    torch.save(torch.zeros(3), tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match="must hold fairseq's dict"):
+        load_checkpoint(tmp_path / "a.pt")

@@ -1,0 +1,9 @@
+"""fairseq is imported here, since its own import warns."""
+
+from __future__ import annotations
+
+import warnings
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import mtmoe.criterions.moe_cross_entropy  # noqa: F401

@@ -1,0 +1,99 @@
+"""The quickstart's whole chain in miniature, on the committed sample, by its own script."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+import sacrebleu
+
+ROOT = Path(__file__).parents[2]
+DIRECTIONS = sorted(f"{a}-{b}" for x in ("de", "es", "fr") for a, b in (("en", x), (x, "en")))
+SMALL = "model.embed_dim=64 model.ffn_dim=128 model.attention_heads=4 dataset.max_tokens=1500".split()
+
+
+def run(command, out, **kwargs):
+    environment = os.environ | {
+        "OUT": str(out),
+        "MINUTES": "0.3",
+        "DATA": str(ROOT / "tests/samples/gettext/data.yaml"),
+        "OMP_NUM_THREADS": "2",
+    }
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, **kwargs
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The run folder after `recipes/quickstart/run.sh`, and what it printed."""
+    out = tmp_path_factory.mktemp("quickstart") / "run"
+    result = run(["bash", "recipes/quickstart/run.sh", *SMALL], out)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return out, result
+
+
+@pytest.mark.slow
+def test_the_chain_leaves_what_it_promises(finished):
+    out, result = finished
+    scores = json.loads((out / "scores.json").read_text())
+    found = {(row["system"], row["direction"]) for row in scores}
+    assert found == {(s, d) for s in ("full", "pruned", "copy") for d in DIRECTIONS}
+    for row in scores:
+        assert 0 <= row["bleu"] <= 100
+        assert "version:" in row["signature"]
+    assert (out / "manifest.json").is_file()
+    assert (out / "experts.png").read_bytes().startswith(b"\x89PNG")
+    assert "your.txt" in result.stderr
+    assert "en-de" in result.stdout
+
+
+@pytest.mark.slow
+def test_a_second_run_skips_everything(finished):
+    out, _ = finished
+    before = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file()}
+    result = run(["bash", "recipes/quickstart/run.sh", *SMALL], out)
+    assert result.returncode == 0, result.stderr[-3000:]
+    after = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file()}
+    changed = {p.name for p in after if before.get(p) != after[p]}
+    assert not {name for name in changed if name.endswith((".pt", ".bin", ".png", ".model"))}
+
+
+@pytest.mark.slow
+def test_command_line_keeps_lines_and_equals_stock_fairseq_generate(finished):
+    out, _ = finished
+    model = out / "checkpoints" / "checkpoint_best.pt"
+    source = (out / "text" / "test.en-de.en").read_text("utf-8")
+    translated = run(
+        ["mtmoe", "translate", "--model", str(model), "--target-lang", "de"], out, input=source
+    )
+    assert translated.returncode == 0, translated.stderr
+    ours = translated.stdout.splitlines()
+    references = (out / "text" / "test.en-de.de").read_text("utf-8").splitlines()
+    assert len(ours) == len(references)
+
+    generate = f"fairseq-generate {out}/data-bin --user-dir mtmoe --path {model} -s en -t de --beam 4"
+    stock = run([*generate.split(), "--remove-bpe", "sentencepiece"], out)
+    assert stock.returncode == 0, stock.stderr[-3000:]
+    rows = [line.split("\t") for line in stock.stdout.splitlines() if line.startswith("D-")]
+    by_number = {int(row[0].removeprefix("D-")): row[2] for row in rows}
+    assert sorted(by_number) == list(range(len(references))), "every sentence is translated"
+    theirs = [by_number[n] for n in range(len(references))]
+    scores = [sacrebleu.corpus_chrf(side, [references], word_order=2).score for side in (ours, theirs)]
+    assert scores[0] == pytest.approx(scores[1], abs=0.3)
+
+
+@pytest.mark.slow
+def test_printf_gives_as_many_lines(finished):
+    out, _ = finished
+    model = out / "checkpoints" / "checkpoint_best.pt"
+    result = run(
+        ["mtmoe", "translate", "--model", str(model), "--target-lang", "de"],
+        out, input="Save\n\nDelete the selected files?\n",
+    )  # fmt: skip
+    lines = result.stdout.split("\n")
+    assert len(lines) == 4
+    assert lines[1] == lines[3] == ""
