@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -33,6 +34,7 @@ class Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `mtmoe` with the arguments `argv` (default: the process's); returns the exit code."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning is slow on cores in use
     logging.basicConfig(format="%(levelname)s: %(message)s")
     return run_command(lambda: _run(list(sys.argv[1:] if argv is None else argv)))
 

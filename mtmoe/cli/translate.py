@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="auto (the default): cuda where there is one",
     )
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads; default: PyTorch's")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU cores to use; default: all")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -79,13 +79,9 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _load(model: str, device: str, threads: int | None) -> Translator:
-    import torch
-
     from mtmoe.inference.engine import Translator
 
-    if threads is not None:
-        torch.set_num_threads(threads)
-    return Translator.load(model, device)
+    return Translator.load(model, device, threads)
 
 
 def _choose_source(translator: Translator, source_lang: str | None, target_lang: str) -> str:

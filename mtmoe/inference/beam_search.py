@@ -9,6 +9,7 @@ emitted.
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 
 import torch
@@ -74,14 +75,18 @@ class Candidates:
     token: Tensor  # (B, 2K) int64 its next symbol
 
 
-def search(model: Transformer, source: Tensor, rules: SearchRules) -> list[Hypothesis]:
+def search(
+    model: Transformer, source: Tensor, rules: SearchRules, stop: threading.Event | None = None
+) -> list[Hypothesis]:
     """The best translation of each sentence of `source`.
 
     Args:
         source: (N, S) int64 with tags and end, padded on the right.
+        stop: once set, by another thread, the search ends at once and without a result.
 
     Returns:
-        N hypotheses, in the order of `source`. Exact ties go as `torch.topk` sorts them.
+        N hypotheses, in the order of `source`; none if stopped. Exact ties
+        go as `torch.topk` sorts them.
 
     Raises:
         CheckpointError: the model's probabilities are not numbers.
@@ -91,6 +96,8 @@ def search(model: Transformer, source: Tensor, rules: SearchRules) -> list[Hypot
         beams = _begin(model, source, rules)
         best = _nothing_finished(beams)
         while beams.sentence.numel():
+            if stop is not None and stop.is_set():
+                return []
             states = model.decode(beams.tokens[:, :, -1].reshape(-1, 1), memory, cache=cache).states
             candidates = _rank(model.project(states[:, 0]), beams, rules)
             is_done = _finish(candidates, beams, best, rules)

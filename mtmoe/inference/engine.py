@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,12 +12,14 @@ from mtmoe.checkpoint.fairseq_file import Checkpoint, load_checkpoint
 from mtmoe.data.batching import batch_by_tokens, pad, source_tags, tag_source
 from mtmoe.data.vocabulary import BOS, PAD, UNK
 from mtmoe.errors import ConfigError
-from mtmoe.inference.beam_search import SearchRules, search
+from mtmoe.inference.beam_search import Hypothesis, SearchRules, search
 from mtmoe.inference.search_config import SearchConfig
 from mtmoe.inference.segments import join_parts, split_pieces
 from mtmoe.inference.text import clean_line
+from mtmoe.inference.workers import map_on_cores
 
 MIN_POSITIONS = 16
+SMALL_BATCH = 500  # tokens that are not worth spreading over cores
 SHORT_SENTENCE = 16  # shorter ones count as this long in a batch: their output may be longer
 
 Part = tuple[int, ...]  # pieces of a sentence, or of a part of one that is too long
@@ -29,11 +32,15 @@ class Translator:
         ConfigError: the model takes too few positions for any sentence.
     """
 
-    def __init__(self, checkpoint: Checkpoint, device: str = "cpu") -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, device: str = "cpu", num_threads: int | None = None
+    ) -> None:
         self.vocabulary = checkpoint.vocabulary
         self.encoder_tags = checkpoint.encoder_tags
         self.directions = checkpoint.directions
         self.device = find_device(device)
+        on_cpu = self.device.type == "cpu"
+        self.num_threads = (num_threads or torch.get_num_threads()) if on_cpu else 1
         self.max_positions = checkpoint.config.max_positions
         if self.max_positions < MIN_POSITIONS:
             raise ConfigError(
@@ -45,15 +52,21 @@ class Translator:
         self._forbidden = torch.tensor([BOS, PAD, UNK, *tags], device=self.device)
 
     @classmethod
-    def load(cls, path: str | Path, device: str = "cpu") -> Translator:
-        """Read a checkpoint; `device` is cpu, cuda, or auto: cuda where there is one.
+    def load(
+        cls, path: str | Path, device: str = "cpu", num_threads: int | None = None
+    ) -> Translator:
+        """Read a checkpoint.
+
+        Args:
+            device: cpu, cuda, or auto: cuda where there is one.
+            num_threads: CPU threads, each with a batch of its own; None: as many as PyTorch's.
 
         Raises:
             CheckpointError: the file is missing, damaged or no checkpoint of ours.
             ConfigError: the device is not there.
         """
         find_device(device)
-        return cls(load_checkpoint(path), device)
+        return cls(load_checkpoint(path), device, num_threads)
 
     @property
     def languages(self) -> tuple[str, ...]:
@@ -146,13 +159,17 @@ class Translator:
         )
         sources = [tag_source(prefix, part) for part in parts]
         lengths = [max(len(source), SHORT_SENTENCE) for source in sources]
-        found: dict[Part, str] = {}
-        for batch in batch_by_tokens(lengths, config.max_tokens):
+        fair_share = max(SMALL_BATCH, sum(lengths) // self.num_threads + 1)
+        batches = list(batch_by_tokens(lengths, min(config.max_tokens, fair_share)))
+
+        def search_batch(batch: list[int], stop: threading.Event) -> list[Hypothesis]:
             source = pad([sources[n] for n in batch]).to(self.device)
-            hypotheses = search(self.model, source, rules)
-            texts = self.vocabulary.decode([hypothesis.ids for hypothesis in hypotheses])
-            found.update(zip((parts[n] for n in batch), map(clean_line, texts), strict=True))
-        return found
+            return search(self.model, source, rules, stop)
+
+        results = map_on_cores(search_batch, batches, self.num_threads)
+        texts = self.vocabulary.decode([h.ids for hypotheses in results for h in hypotheses])
+        translated = (parts[n] for batch in batches for n in batch)
+        return dict(zip(translated, map(clean_line, texts), strict=True))
 
 
 def find_device(name: str) -> torch.device:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import zlib
 
 import torch
@@ -17,8 +16,8 @@ def initialise(model: nn.Module, seed: int) -> None:
     """Draw all parameters of `model` in place.
 
     Matrices are Xavier uniform, each expert's drawn from its own seed (its global number);
-    embeddings are normal with variance 1/D, router rows with variance 0.01/D; norms are 1,
-    biases 0.
+    embeddings and router rows are normal with variance 1/D, so that routers prefer some experts
+    from the start: near-equal scores learn to differ slowly. Norms are 1, biases 0.
     """
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -35,9 +34,7 @@ def _draw(name: str, parameter: Tensor, seed: int) -> None:
             )
     elif parameter.dim() == 1 or leaf in ("b_in", "b_out"):
         parameter.fill_(1.0 if "norm" in name and leaf == "weight" else 0.0)
-    elif name.endswith("embedding.weight"):
+    elif name.endswith(("embedding.weight", "router.weight")):
         parameter.normal_(0, parameter.shape[1] ** -0.5, generator=generator)
-    elif name.endswith("router.weight"):
-        parameter.normal_(0, 0.1 / math.sqrt(parameter.shape[1]), generator=generator)
     else:
         nn.init.xavier_uniform_(parameter, generator=generator)

@@ -1,20 +1,22 @@
 #!/usr/bin/env bash
 # English with German, Spanish and French, both directions, from real text to scores:
-# prepare, train 8 experts a layer, prune to 4, translate, score.
+# prepare, train 8 experts a layer, prune to 4, fine-tune, translate, score.
 # CPU, 2 cores: at most 25 minutes, 15 of them training. Expect the table of RESULTS.md.
 # Run again: what is done is skipped, what was interrupted goes on.
 # Usage: bash recipes/quickstart/run.sh [--dense] [hydra overrides], e.g. model.num_experts=16
 #   --dense     also train a dense model of the same FLOPs for as long, and put it into the table
-#   MINUTES=60     train longer
+#   MINUTES=60     train longer; an eighth of it on top fine-tunes the pruned model
+#   KEEP=2         experts left a layer (default 4)
 #   OUT=folder     where to put everything (default runs/quickstart)
 #   DATA=my.yaml   your own text and languages: see docs/data.md
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . recipes/setup.sh
 . recipes/steps.sh
-here=recipes/quickstart out=${OUT:-runs/quickstart} minutes=${MINUTES:-14} data=${DATA:-recipes/quickstart/data.yaml}
+here=recipes/quickstart out=${OUT:-runs/quickstart} minutes=${MINUTES:-12.5} data=${DATA:-recipes/quickstart/data.yaml}
 checkpoints=$out/checkpoints full=$checkpoints/checkpoint_best.pt pruned=$checkpoints/pruned.pt
-systems=(--system "full=$full" --system "pruned=$pruned")
+tuned=$checkpoints/pruned/checkpoint_best.pt keep=${KEEP:-4}
+systems=(--system "full=$full" --system "pruned=$tuned")
 dense=false
 if [[ ${1:-} == --dense ]]; then dense=true; shift; fi
 mkdir -p "$checkpoints"
@@ -23,25 +25,31 @@ step "1/6 prepare the text"
 python -m data_prep.prepare --config "$data" --out "$out"
 
 step "2/6 train 8 experts a layer for $minutes minutes (log: $checkpoints/train.log)"
-train $here "$checkpoints" "$minutes" task.data="$(absolute "$out/data-bin")" "$@"
+settings=(task.data="$(absolute "$out/data-bin")" "$@")
+train $here "$checkpoints" "$minutes" "${settings[@]}"
 if $dense; then
     step "    train the dense model for $minutes minutes (log: $checkpoints/dense/train.log)"
-    train $here "$checkpoints/dense" "$minutes" task.data="$(absolute "$out/data-bin")" "$@" model.moe_every=0
+    train $here "$checkpoints/dense" "$minutes" "${settings[@]}" model.moe_every=0
     systems+=(--system "dense=$checkpoints/dense/checkpoint_best.pt")
 fi
 
-step "3/6 prune to 4 experts a layer"
-newer "$pruned" "$full" || mtmoe prune "$full" --keep 4 --output "$pruned" \
-    --text "$out"/text/valid.*
+tuning=$(awk "BEGIN { print $minutes / 8 }")
+step "3/6 prune to $keep experts a layer and fine-tune for $tuning minutes (log: $checkpoints/pruned/train.log)"
+if ! newer "$pruned" "$full"; then
+    rm -rf "$checkpoints/pruned"
+    mtmoe prune "$full" --keep "$keep" --output "$pruned" --text "$out"/text/valid.*
+fi
+train $here "$checkpoints/pruned" "$tuning" "${settings[@]}" model.num_experts="$keep" \
+    checkpoint.finetune_from_model="$(absolute "$pruned")" "optimization.lr=[0.0007]" lr_scheduler.warmup_updates=10
 
-step "4/6 translate the test sets and score"
-python -m evaluation.evaluate --text "$out/text" --split test --output "$out" "${systems[@]}" --system copy
+step "4/6 draw the use of the experts"
+newer "$out/experts.png" "$full" || mtmoe usage --model "$full" --text "$out/text" --output "$out/experts.png" >&2
 
 step "5/6 count test strings in the training text"
-python -m data_prep.check --out "$out"
+python -m data_prep.check --out "$out" >&2
 
-step "6/6 draw the use of the experts"
-newer "$out/experts.png" "$full" || mtmoe usage --model "$full" --text "$out/text" --output "$out/experts.png"
+step "6/6 translate the test sets and score"
+python -m evaluation.evaluate --text "$out/text" --split test --output "$out" "${systems[@]}" --system copy
 
 step "done in $((SECONDS / 60)) min $((SECONDS % 60)) s; scores: $out/scores.md, picture: $out/experts.png"
 echo "Translate your own text:" >&2

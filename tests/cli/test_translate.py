@@ -8,7 +8,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import torch
 
 from mtmoe.cli.main import main
 from mtmoe.inference.engine import Translator
@@ -48,13 +47,14 @@ def test_line_in_line_out_and_nothing_else(run: Run, model: str) -> None:
 
 
 def test_options_reach_the_search(run: Run, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    threads: list[int] = []
-    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    threads: list[tuple[int, ...]] = []
+    load = Translator.load
+    monkeypatch.setattr(Translator, "load", lambda *a: threads.append(a[2:]) or load(*a))
     options = ("--beam", "3", "--length-penalty", "0.5", "--max-tokens", "30", "--threads", "1")
     found = run("--source-lang", "fr", "--target-lang", "en", *options)
     wanted = expected(model, ["Save", "", LAST], "fr", "en", beam=3, length_penalty=0.5)
     assert found == (0, wanted, "")
-    assert threads == [1]
+    assert threads[0] == (1,)
 
 
 def test_an_input_without_lines_gives_none(run: Run) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from itertools import product
 
 import pytest
@@ -130,3 +131,9 @@ def test_weights_that_are_no_numbers_are_told() -> None:
     model.decoder_norm.weight.data.fill_(float("nan"))
     with pytest.raises(CheckpointError, match="must give probabilities"):
         search(model, pad(sentences()), rules(2))
+
+
+def test_a_search_that_is_stopped_gives_nothing() -> None:
+    stop = threading.Event()
+    stop.set()
+    assert search(build(), pad(sentences()), rules(2), stop) == []

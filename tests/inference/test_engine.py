@@ -33,6 +33,20 @@ def test_each_line_gets_its_own_translation_in_its_own_place(
     assert translator.translate(LINES, "en", "de", max_tokens=max_tokens) == expected
 
 
+@pytest.mark.parametrize("num_threads", [1, 3])
+def test_threads_change_nothing(
+    translator: Translator,
+    expected: list[str],
+    num_threads: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = torch.get_num_threads()
+    monkeypatch.setattr(engine, "SMALL_BATCH", 20)
+    monkeypatch.setattr(translator, "num_threads", num_threads)
+    assert translator.translate(LINES, "en", "de") == expected
+    assert torch.get_num_threads() == before
+
+
 def test_order_of_input_changes_nothing_but_the_order(
     translator: Translator, expected: list[str]
 ) -> None:

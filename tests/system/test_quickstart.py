@@ -12,7 +12,7 @@ import sacrebleu
 
 ROOT = Path(__file__).parents[2]
 DIRECTIONS = sorted(f"{a}-{b}" for x in ("de", "es", "fr") for a, b in (("en", x), (x, "en")))
-SMALL = "model.embed_dim=64 model.ffn_dim=128 model.attention_heads=4 dataset.max_tokens=1500".split()
+SMALL = ["model.embed_dim=64", "model.ffn_dim=128", "model.attention_heads=4"]
 
 
 def run(command, out, **kwargs):
@@ -75,14 +75,18 @@ def test_command_line_keeps_lines_and_equals_stock_fairseq_generate(finished):
     references = (out / "text" / "test.en-de.de").read_text("utf-8").splitlines()
     assert len(ours) == len(references)
 
-    generate = f"fairseq-generate {out}/data-bin --user-dir mtmoe --path {model} -s en -t de --beam 4"
+    generate = (
+        f"fairseq-generate {out}/data-bin --user-dir mtmoe --path {model} -s en -t de --beam 4"
+    )
     stock = run([*generate.split(), "--remove-bpe", "sentencepiece"], out)
     assert stock.returncode == 0, stock.stderr[-3000:]
     rows = [line.split("\t") for line in stock.stdout.splitlines() if line.startswith("D-")]
     by_number = {int(row[0].removeprefix("D-")): row[2] for row in rows}
     assert sorted(by_number) == list(range(len(references))), "every sentence is translated"
     theirs = [by_number[n] for n in range(len(references))]
-    scores = [sacrebleu.corpus_chrf(side, [references], word_order=2).score for side in (ours, theirs)]
+    scores = [
+        sacrebleu.corpus_chrf(side, [references], word_order=2).score for side in (ours, theirs)
+    ]
     assert scores[0] == pytest.approx(scores[1], abs=0.3)
 
 
