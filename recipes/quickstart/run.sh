@@ -3,7 +3,7 @@
 # prepare, train 8 experts a layer, prune to 4, fine-tune, translate, score.
 # CPU, 2 cores: at most 25 minutes, 15 of them training. Expect the table of RESULTS.md.
 # Run again: what is done is skipped, what was interrupted goes on.
-# Usage: bash recipes/quickstart/run.sh [--dense] [hydra overrides], e.g. model.num_experts=16
+# Usage: bash recipes/quickstart/run.sh [--dense] [hydra overrides], e.g. model.num_experts=16 (keys: train.yaml)
 #   --dense     also train a dense model of the same FLOPs for as long, and put it into the table
 #   MINUTES=60     train longer; an eighth of it on top fine-tunes the pruned model
 #   KEEP=2         experts left a layer (default 4)
