@@ -12,7 +12,8 @@ from mtmoe.checkpoint.fairseq_file import WEIGHT_PREFIX, Checkpoint, as_dict
 from mtmoe.errors import ConfigError
 
 EXPERT_PARTS = ("router.weight", "experts.w_in", "experts.b_in", "experts.w_out", "experts.b_out")
-OPTIMIZER_STATE = "last_optimizer_state"  # of the old shapes: a fine-tuning starts it anew
+# Of the old shapes, and of a training that a fine-tuning does not go on with: its clock starts anew.
+TRAINING_STATE = {"last_optimizer_state": None, "extra_state": None}
 
 
 def check_keep(checkpoint: Checkpoint, keep: int) -> None:
@@ -60,7 +61,7 @@ def prune_checkpoint(checkpoint: Checkpoint, kept: Sequence[Tensor]) -> dict[str
         for part in EXPERT_PARTS:
             key = f"{WEIGHT_PREFIX}{name}.feed_forward.ffn.{part}"
             weights[key] = weights[key].index_select(0, experts).clone()
-    state = {k: v for k, v in checkpoint.state.items() if k != OPTIMIZER_STATE}
+    state = checkpoint.state | TRAINING_STATE
     model = as_dict(state["cfg"]["model"]) | {"num_experts": len(kept[0])}
     state["cfg"] = state["cfg"] | {"model": model}
     state["model"] = weights
