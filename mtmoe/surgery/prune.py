@@ -12,8 +12,8 @@ from mtmoe.checkpoint.fairseq_file import WEIGHT_PREFIX, Checkpoint, as_dict
 from mtmoe.errors import ConfigError
 
 EXPERT_PARTS = ("router.weight", "experts.w_in", "experts.b_in", "experts.w_out", "experts.b_out")
-# Of the old shapes, and of a training that a fine-tuning does not go on with: its clock starts anew.
-TRAINING_STATE = {"last_optimizer_state": None, "extra_state": None}
+OPTIMIZER_STATE = "last_optimizer_state"  # of the old shapes: a fine-tuning starts it anew
+CLOCK = "previous_training_time"  # in extra_state: counts towards --stop-time-hours
 
 
 def check_keep(checkpoint: Checkpoint, keep: int) -> None:
@@ -61,7 +61,8 @@ def prune_checkpoint(checkpoint: Checkpoint, kept: Sequence[Tensor]) -> dict[str
         for part in EXPERT_PARTS:
             key = f"{WEIGHT_PREFIX}{name}.feed_forward.ffn.{part}"
             weights[key] = weights[key].index_select(0, experts).clone()
-    state = checkpoint.state | TRAINING_STATE
+    state = {k: v for k, v in checkpoint.state.items() if k != OPTIMIZER_STATE}
+    state["extra_state"] = state.get("extra_state", {}) | {CLOCK: 0.0}
     model = as_dict(state["cfg"]["model"]) | {"num_experts": len(kept[0])}
     state["cfg"] = state["cfg"] | {"model": model}
     state["model"] = weights
