@@ -100,6 +100,9 @@ class TransformerConfig:
         0.0, "dropout after the activation of dense FFNs and experts"
     )
     moe_every: int = setting(2, "every n-th layer of encoder and decoder is an MoE layer; 0: none")
+    shared_ffn_dim: int = setting(
+        0, "width of a dense network beside the experts of an MoE layer, for every token; 0: none"
+    )
     max_positions: int = setting(1024, "longest sentence in tokens, tags and end included")
     router: RouterConfig = field(default_factory=RouterConfig)
 
@@ -115,6 +118,7 @@ class TransformerConfig:
             f"a multiple of twice attention_heads (2 * {self.attention_heads})",
         )
         require(self, "moe_every", self.moe_every >= 0, "0 (dense) or above")
+        require(self, "shared_ffn_dim", self.shared_ffn_dim >= 0, "0 (none) or above")
         require(self, "max_positions", self.max_positions >= 4, "at least 4")
 
     def is_moe(self, layer: int) -> bool:

@@ -75,10 +75,15 @@ def decode_lines(data: bytes, name: str) -> list[str]:
     lines = data.split(b"\n")
     if not lines[-1]:
         lines.pop()  # the end of the last line is not the start of another one
-    return [_decode_line(line, name, number) for number, line in enumerate(lines, 1)]
+    return [decode_line(line, name, number) for number, line in enumerate(lines, 1)]
 
 
-def _decode_line(line: bytes, name: str, number: int) -> str:
+def decode_line(line: bytes, name: str, number: int) -> str:
+    """One line of `name` as text, without its carriage return.
+
+    Raises:
+        DataError: it is not UTF-8.
+    """
     try:
         return line.removesuffix(b"\r").decode("utf-8")
     except UnicodeDecodeError as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +13,7 @@ import sentencepiece
 from mtmoe.errors import DataError
 
 BOS, PAD, EOS, UNK = 0, 1, 2, 3  # fairseq's Dictionary begins with these
+TAG = re.compile(r"__\w+__")
 SPECIAL_SYMBOLS = ("<s>", "<pad>", "</s>", "<unk>")
 
 
@@ -38,9 +41,13 @@ class Vocabulary:
 
     @cached_property
     def languages(self) -> tuple[str, ...]:
-        """Languages that have a tag, in the order of the vocabulary."""
-        tags = (s for s in self.symbols if s.startswith("__") and s.endswith("__") and len(s) > 4)
-        return tuple(tag[2:-2] for tag in tags)
+        """Languages that have a tag, in the order of the vocabulary; tags are its last symbols."""
+        tags = itertools.takewhile(TAG.fullmatch, reversed(self.symbols))
+        return tuple(tag[2:-2] for tag in tags)[::-1]
+
+    @cached_property
+    def _tags(self) -> frozenset[int]:
+        return frozenset(self.index[language_tag(language)] for language in self.languages)
 
     @cached_property
     def _pieces(self) -> sentencepiece.SentencePieceProcessor:
@@ -74,8 +81,8 @@ class Vocabulary:
         return [self._pieces.decode(self._keep_pieces(ids)) for ids in sentences]
 
     def _keep_pieces(self, ids: Sequence[int]) -> list[str]:
-        tags = {self.index[language_tag(language)] for language in self.languages}
-        return [self.symbols[i] for i in ids if i >= len(SPECIAL_SYMBOLS) and i not in tags]
+        first = len(SPECIAL_SYMBOLS)
+        return [self.symbols[i] for i in ids if i >= first and i not in self._tags]
 
 
 def read_symbols(text: str) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import IO
 
 from mtmoe.errors import DataError
-from mtmoe.files import _decode_line
+from mtmoe.files import decode_line
 
 BLOCK_BYTES = 1 << 16
 PATIENCE_SECONDS = 0.05  # long enough for a busy writer to refill the pipe
@@ -39,7 +39,7 @@ def read_chunks(stream: IO[bytes], name: str, max_lines: int) -> Iterator[list[s
         for raw in arrived:
             number += 1
             try:
-                lines.append(_decode_line(raw, name, number))
+                lines.append(decode_line(raw, name, number))
             except DataError:
                 if lines:
                     yield lines

@@ -7,16 +7,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mtmoe.config import TransformerConfig
-from mtmoe.ops.expert_linear import expert_linear
+from mtmoe.ops.expert_ffn import expert_ffn, fast_expert_ffn
 
 
 class FeedForward(nn.Module):
     """The dense FFN: linear, ReLU, linear."""
 
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(self, config: TransformerConfig, ffn_dim: int) -> None:
         super().__init__()
-        self.fc_in = nn.Linear(config.embed_dim, config.ffn_dim)
-        self.fc_out = nn.Linear(config.ffn_dim, config.embed_dim)
+        self.fc_in = nn.Linear(config.embed_dim, ffn_dim)
+        self.fc_out = nn.Linear(ffn_dim, config.embed_dim)
         self.activation_dropout = config.activation_dropout
 
     def forward(self, x: Tensor) -> Tensor:
@@ -40,6 +40,8 @@ class Experts(nn.Module):
 
     def forward(self, rows: Tensor, counts: list[int]) -> Tensor:
         """(R, D) rows sorted by expert, counts[e] of them for expert e, to (R, D)."""
-        hidden = F.relu(expert_linear(rows, counts, self.w_in, self.b_in))
-        hidden = F.dropout(hidden, self.activation_dropout, self.training)
-        return expert_linear(hidden, counts, self.w_out, self.b_out)
+        weights = (self.w_in, self.b_in, self.w_out, self.b_out)
+        dropout = self.activation_dropout if self.training else 0.0
+        if dropout == 0 and rows.device.type == "cpu":
+            return fast_expert_ffn(rows, counts, weights)
+        return expert_ffn(rows, counts, weights, dropout)

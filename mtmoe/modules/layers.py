@@ -37,7 +37,11 @@ class FeedForwardBlock(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(config.embed_dim)
         self.is_moe = moe_index is not None
-        self.ffn = FeedForward(config) if moe_index is None else MoELayer(config, moe_index)
+        self.ffn = (
+            FeedForward(config, config.ffn_dim)
+            if moe_index is None
+            else MoELayer(config, moe_index)
+        )
         self.dropout = config.dropout
 
     def forward(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from mtmoe.config import TransformerConfig
-from mtmoe.modules.experts import Experts
+from mtmoe.modules.experts import Experts, FeedForward
 from mtmoe.modules.router import Router, Routing
 from mtmoe.ops.dispatch import combine, permute, sort_by_expert
 from mtmoe.ops.routing import layer_generator
@@ -13,6 +13,9 @@ from mtmoe.ops.routing import layer_generator
 
 class MoELayer(nn.Module):
     """A feed-forward network of which each token uses `top_k` out of `num_experts`.
+
+    With `shared_ffn_dim`, a dense network that every token uses stands beside the experts, and the
+    outputs are added (residual MoE, Rajbhandari et al. 2022, arXiv:2201.05596).
 
     Args:
         layer_index: number of this layer among all MoE layers of the network; part of the key of
@@ -23,6 +26,8 @@ class MoELayer(nn.Module):
         super().__init__()
         self.router = Router(config.router, config.embed_dim)
         self.experts = Experts(config)
+        width = config.shared_ffn_dim
+        self.shared = FeedForward(config, width) if width else None
         self.layer_index = layer_index
 
     def forward(
@@ -51,4 +56,5 @@ class MoELayer(nn.Module):
         routing: Routing = self.router(x, generator)
         order = sort_by_expert(routing.expert, routing.slot, self.router.config.num_experts)
         rows = self.experts(permute(x, order), order.counts)  # (R, D)
-        return combine(rows, routing.weight, order), routing
+        y = combine(rows, routing.weight, order)
+        return (y if self.shared is None else y + self.shared(x)), routing

@@ -46,8 +46,8 @@ class FusedAdam(FairseqAdam):
         """Update the parameters; `scale` divides the gradients, as fairseq has it."""
         device = next(iter(self.params)).device
         divisor = torch.as_tensor(scale / self._scale, dtype=torch.float32, device=device)
-        self._optimizer.grad_scale = divisor.reshape(())
-        self._optimizer.found_inf = torch.zeros((), device=device)
+        vars(self._optimizer)["grad_scale"] = divisor.reshape(())
+        vars(self._optimizer)["found_inf"] = torch.zeros((), device=device)
         self._optimizer.step(closure)
         self._scale = 1.0
 

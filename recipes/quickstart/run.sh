@@ -29,7 +29,7 @@ settings=(task.data="$(absolute "$out/data-bin")" "$@")
 train $here "$checkpoints" "$minutes" "${settings[@]}"
 if $dense; then
     step "    train the dense model for $minutes minutes (log: $checkpoints/dense/train.log)"
-    train $here "$checkpoints/dense" "$minutes" "${settings[@]}" model.moe_every=0
+    train $here "$checkpoints/dense" "$minutes" "${settings[@]}" model.moe_every=0 model.ffn_dim=512
     systems+=(--system "dense=$checkpoints/dense/checkpoint_best.pt")
 fi
 

@@ -14,7 +14,7 @@ FOLDER = Path(__file__).parent
 CHECKPOINT = FOLDER / "toy.pt"
 SOURCE, TRANSLATION = FOLDER / "toy.aa", FOLDER / "toy.bb"
 KEPT = ("cfg", "model", "task_state")  # what translation reads
-OPTIONS = "--directions aa-bb,bb-aa --max-update 1500 --top-k 2 --stop-min-lr 1e-9".split()
+OPTIONS = ["--directions", "aa-bb,bb-aa", "--max-update", "1500", "--top-k", "2"]
 
 
 def main() -> None:

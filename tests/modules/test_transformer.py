@@ -126,3 +126,17 @@ def test_all_parameters_receive_gradients():
     missing = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum()]
     # a key's bias adds the same to all scores of a query: softmax does not see it
     assert [n for n in missing if not n.endswith("key.bias")] == []
+
+
+def test_shared_network_adds_its_output_for_real_tokens_only():
+    layer = make_model(shared_ffn_dim=24).eval().encoder[0].feed_forward.ffn
+    x = torch.randn(2, 3, 32)
+    tokens = torch.tensor([0, 1, 3, 4, 5])
+    with torch.no_grad():
+        both, _ = layer(x, tokens)
+        shared = layer.shared(x)
+        layer.shared = None
+        experts, _ = layer(x, tokens)
+    expected = experts + shared
+    expected[0, 2] = 0  # padding
+    torch.testing.assert_close(both, expected)

@@ -12,7 +12,7 @@ import sacrebleu
 
 ROOT = Path(__file__).parents[2]
 DIRECTIONS = sorted(f"{a}-{b}" for x in ("de", "es", "fr") for a, b in (("en", x), (x, "en")))
-SMALL = ["model.embed_dim=64", "model.ffn_dim=128", "model.attention_heads=4"]
+SMALL = ["model.embed_dim=64", "model.ffn_dim=64", "model.attention_heads=4"]
 
 
 def run(command, out, **kwargs):
