@@ -26,8 +26,8 @@ from mtmoe.modules.transformer import Memory, Transformer
 SIZES: dict[str, dict[str, Any]] = {
     "": {},
     "_tiny": {
-        "encoder_layers": 2, "decoder_layers": 2, "embed_dim": 256, "ffn_dim": 256, "shared_ffn_dim": 256,
-        "attention_heads": 8, "moe_every": 1, "dropout": 0.0,
+        "encoder_layers": 2, "decoder_layers": 2, "embed_dim": 256, "ffn_dim": 256,
+        "shared_ffn_dim": 256, "attention_heads": 8, "moe_every": 1, "dropout": 0.0,
     },
     "_big": {"embed_dim": 1024, "ffn_dim": 4096, "attention_heads": 16, "dropout": 0.3},
     "_zcode_m3": {  # Kim et al. 2021, arXiv:2109.10465: 10B with 64 experts
