@@ -76,9 +76,18 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def write_checkpoint(path: str | Path, state: Mapping[str, Any]) -> None:
-    """Write the whole file or nothing."""
-    with open_atomic(path, "wb") as file:
-        torch.save(dict(state), file)
+    """Write the whole file or nothing.
+
+    Raises:
+        OSError: the disk is full or the folder is not writable.
+    """
+    try:
+        with open_atomic(path, "wb") as file:
+            torch.save(dict(state), file)
+    except RuntimeError as error:  # torch's zip writer, after an OSError of the file
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
 
 
 def pack_vocabulary(vocabulary: Vocabulary, directions: Sequence[str]) -> dict[str, Any]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
+import io
 import pickle
 
 import pytest
@@ -30,6 +33,21 @@ def test_settings_of_the_command_line_are_read(tmp_path):
     state["cfg"]["model"] = argparse.Namespace(**state["cfg"]["model"])
     write_checkpoint(tmp_path / "a.pt", state)
     assert load_checkpoint(tmp_path / "a.pt").config.embed_dim == 16
+
+
+def test_a_full_disk_is_an_os_error_and_leaves_nothing(tmp_path, monkeypatch):
+    class FullDisk(io.BytesIO):
+        def write(self, data):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    @contextlib.contextmanager
+    def open_full(path, mode):
+        yield FullDisk()
+
+    monkeypatch.setattr("mtmoe.checkpoint.fairseq_file.open_atomic", open_full)
+    with pytest.raises(OSError, match="No space left"):
+        write_checkpoint(tmp_path / "a.pt", tiny_state(LANGUAGES, DIRECTIONS))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_missing_file_is_named(tmp_path):
