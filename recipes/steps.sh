@@ -2,8 +2,6 @@
 
 # Memory that is freed stays with the process: fresh pages cost a tenth of an update on a CPU.
 export MALLOC_TRIM_THRESHOLD_=1000000000 MALLOC_MMAP_MAX_=0
-# Threads that wait do not spin: on shared cores, spinning ones keep others from the work they wait for.
-export OMP_WAIT_POLICY=passive
 
 step() { echo "== $*" >&2; }
 
