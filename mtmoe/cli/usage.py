@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import sys
 from pathlib import Path
 
 from mtmoe.errors import CheckpointError, ConfigError
 from mtmoe.files import open_atomic
-
-HELP = "draw which experts are used, by language and layer"
-log = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
