@@ -7,13 +7,13 @@ valid, valid with train.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from pathlib import Path
 
 from data_prep.normalise import copy_key
 from data_prep.split import SPLITS, text_path
+from mtmoe.cli.main import Parser
 from mtmoe.errors import DataError, run_command
 from mtmoe.files import read_lines
 
@@ -78,11 +78,10 @@ def num_leaks(rows: list[dict[str, object]]) -> int:
 
 def main() -> int:
     """Print one JSON object a pair; the exit code is 1 if anything overlaps."""
-    parser = argparse.ArgumentParser(prog="python -m data_prep.check", description=__doc__)
+    parser = Parser(prog="python -m data_prep.check", description=__doc__)
     parser.add_argument("--out", required=True, help="run folder")
-    options = parser.parse_args()
     rows: list[dict[str, object]] = []
-    code = run_command(lambda: _print_rows(Path(options.out), rows))
+    code = run_command(lambda: _print_rows(Path(parser.parse_args().out), rows))
     return code or int(num_leaks(rows) > 0)
 
 

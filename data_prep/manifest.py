@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mtmoe.errors import DataError
-from mtmoe.files import open_atomic, sha256
+from mtmoe.files import check_input, open_atomic, sha256
 
 logger = logging.getLogger(__name__)
 
@@ -93,12 +93,12 @@ def run_step(out: Path, step: Step) -> bool:
 
 
 def _checksum(path: Path, step: str) -> str:
-    try:
-        return sha256(path)
-    except (FileNotFoundError, IsADirectoryError):
+    if not path.exists():
         raise DataError(
             f"input of {step} must be there, but {path} is not. Run the steps before it."
-        ) from None
+        )
+    check_input(f"input of {step}", path)
+    return sha256(path)
 
 
 def _is_current(out: Path, entry: dict[str, Any], wanted: dict[str, Any]) -> bool:

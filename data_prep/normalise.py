@@ -6,7 +6,9 @@ import re
 import unicodedata
 from collections import Counter
 
-INVISIBLE = re.compile("[\u00ad\u200b\u2060\ufeff\x00-\x08\x0e-\x1b\x7f]")
+INVISIBLE = re.compile("[\u00ad\u200b\u2060\ufeff]")  # may stand inside a word
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # stands between words
+LAYOUT = frozenset("\t\n\r")  # controls that text has for good reason
 
 # The percent sign after a digit is a percentage ("100%ig"), not a placeholder.
 PLACEHOLDER = re.compile(
@@ -34,8 +36,17 @@ HTML_TAGS = frozenset(
 
 
 def clean_text(text: str) -> str:
-    """One line, Unicode NFC, no invisible characters, single spaces, none at the ends."""
-    return " ".join(INVISIBLE.sub("", unicodedata.normalize("NFC", text)).split())
+    """One line, Unicode NFC, no invisible characters, single spaces, none at the ends.
+
+    A control character counts as a space, as it does for `mtmoe translate`.
+    """
+    composed = INVISIBLE.sub("", unicodedata.normalize("NFC", text))
+    return " ".join(CONTROL.sub(" ", composed).split())
+
+
+def has_control_characters(text: str) -> bool:
+    """Whether `text` holds a control character other than tabs and line ends."""
+    return any(found not in LAYOUT for found in CONTROL.findall(text))
 
 
 def strip_placeholders(text: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 from sacrebleu.significance import PairedTest
 
-from evaluation.metrics import check_lines, make_metrics
+from evaluation.metrics import check_language, check_lines, make_metrics
 from mtmoe.cli.main import Parser
 from mtmoe.errors import ConfigError, run_command
 from mtmoe.files import read_lines
@@ -23,7 +23,10 @@ def main() -> None:
     """Read the command line and the files, print the comparison as JSON."""
     args = parse_arguments()
     if args.samples < 100:
-        raise ConfigError(f"--samples must be at least 100, but is {args.samples}.")
+        raise ConfigError(
+            f"--samples must be at least 100, but is {args.samples}. Give 100 or more."
+        )
+    check_language("--target-lang", args.target_lang)
     report = compare_lines(
         read_lines(args.baseline),
         read_lines(args.hypotheses),

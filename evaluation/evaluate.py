@@ -21,7 +21,7 @@ from evaluation.systems import COPY, HypothesisStore, System, parse_system
 from evaluation.table import Row, average, names_of, to_markdown
 from mtmoe.cli.main import Parser
 from mtmoe.errors import ConfigError, run_command
-from mtmoe.files import open_atomic
+from mtmoe.files import check_folder, open_atomic
 from mtmoe.report.parallel_text import ParallelText, read_directions
 
 NUM_EXAMPLES = 3
@@ -33,13 +33,15 @@ def main() -> None:
     """Read the command line, translate, score, write and print."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     args = parse_arguments()
+    check_folder("--output", args.output)
     systems = parse_systems(args.system, args.beam)
     if args.limit is not None and args.limit < 1:
-        raise ConfigError(f"--limit must be at least 1, but is {args.limit}.")
+        raise ConfigError(f"--limit must be at least 1, but is {args.limit}. Give 1 or more.")
     texts = read_directions(args.text, args.split, args.limit)
-    hypotheses = collect_hypotheses(args.output, systems, texts)
+    output = Path(args.output)
+    hypotheses = collect_hypotheses(output, systems, texts)
     rows = score_all(hypotheses, texts)
-    write_scores(args.output, rows)
+    write_scores(output, rows)
     sys.stdout.write(f"{to_markdown(rows)}\n{show_examples(hypotheses, texts, rows)}\n")
 
 
@@ -56,7 +58,7 @@ def parse_arguments() -> argparse.Namespace:
         metavar="NAME=CHECKPOINT",
         help="a system; `copy` repeats its source; may be given several times",
     )
-    parser.add_argument("--output", required=True, type=Path, metavar="FOLDER")
+    parser.add_argument("--output", required=True, metavar="FOLDER")
     parser.add_argument("--beam", type=int, default=4, help="hypotheses of the beam search")
     parser.add_argument("--limit", type=int, metavar="N", help="the first N sentences of each pair")
     return parser.parse_args()
@@ -70,13 +72,13 @@ def parse_systems(texts: Sequence[str], beam: int) -> list[System]:
         CheckpointError: there is no such file.
     """
     if beam < 1:
-        raise ConfigError(f"--beam must be at least 1, but is {beam}.")
+        raise ConfigError(f"--beam must be at least 1, but is {beam}. Give 1 or more.")
     systems = [parse_system(text, beam) for text in texts]
     names = [system.name for system in systems]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise ConfigError(
-            f"--system must name each system once, but repeats {', '.join(repeated)}."
+            f"--system must name each system once, but repeats {', '.join(repeated)}. Rename one."
         )
     return systems
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from sacrebleu.metrics import BLEU, CHRF
 
-from mtmoe.errors import DataError
+from mtmoe.errors import ConfigError, DataError
 
 UNSPACED = frozenset(("lo", "km", "my", "th"))  # written without spaces between words
 
@@ -34,6 +34,27 @@ def choose_tokenizer(target_lang: str) -> str:
     if language == "ja" or language in UNSPACED:
         return "char"
     return "zh" if language == "zh" else "13a"
+
+
+def check_language(option: str, language: str) -> None:
+    """Refuse what names no language, since the tokenizer would silently be that of English.
+
+    Raises:
+        ConfigError: `language` is no code of ISO 639 (with or without `_region`), nor empty.
+    """
+    from iso639 import Lang
+    from iso639.exceptions import DeprecatedLanguageValue, InvalidLanguageValue
+
+    is_known = language == language.lower()  # `Lang` takes names too: German
+    try:
+        Lang(language.split("_")[0] or "en")
+    except (InvalidLanguageValue, DeprecatedLanguageValue):
+        is_known = False
+    if not is_known:
+        raise ConfigError(
+            f"{option} must be a code of ISO 639 such as de, ja or pt_br, but is {language!r}. "
+            "Give the code of the language of the references."
+        )
 
 
 def make_metrics(target_lang: str) -> dict[str, BLEU | CHRF]:

@@ -7,7 +7,7 @@ import dataclasses
 import json
 import sys
 
-from evaluation.metrics import Score, score_lines
+from evaluation.metrics import Score, check_language, score_lines
 from mtmoe.cli.main import Parser
 from mtmoe.errors import run_command
 from mtmoe.files import read_lines
@@ -16,6 +16,7 @@ from mtmoe.files import read_lines
 def main() -> None:
     """Read the command line and both files, print the scores."""
     args = parse_arguments()
+    check_language("--target-lang", args.target_lang)
     score = score_lines(read_lines(args.hypotheses), read_lines(args.references), args.target_lang)
     text = to_markdown(score) if args.format == "markdown" else to_json(score)
     sys.stdout.write(f"{text}\n")

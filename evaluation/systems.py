@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import mtmoe
 from mtmoe.errors import CheckpointError, ConfigError
-from mtmoe.files import open_atomic, sha256
+from mtmoe.files import check_input, open_atomic, sha256
 from mtmoe.report.parallel_text import ParallelText
 
 if TYPE_CHECKING:
@@ -68,10 +68,7 @@ def parse_system(text: str, beam: int) -> System:
             f"--system must be copy, or NAME=CHECKPOINT with a name of letters and digits, but is "
             f"{text!r}. Write for example --system full=checkpoints/checkpoint_best.pt."
         )
-    if not Path(path).is_file():
-        raise CheckpointError(
-            f"checkpoint of system {name} must be a file, but {path} is not there."
-        )
+    check_input(f"checkpoint of system {name}", path, CheckpointError)
     return System(name, Path(path), beam)
 
 

@@ -34,6 +34,70 @@ class DropPolicy(Choice):
 
     order = "order"
     random = "random"
+    score = "score"
+
+
+class ChooseBy(Choice):
+    """Who chooses: each token its experts, or each expert its tokens."""
+
+    token = "token"
+    expert = "expert"
+
+
+class ChoiceWeight(Choice):
+    """What the output of a chosen expert is multiplied by."""
+
+    auto = "auto"
+    raw = "raw"
+    normalised = "normalised"
+
+
+class SecondChoice(Choice):
+    """Whether the choices after the first one are always taken."""
+
+    always = "always"
+    sampled = "sampled"
+
+
+class RouterInput(Choice):
+    """What a router reads of a token."""
+
+    token = "token"
+    token_and_language = "token_and_language"
+    language = "language"
+
+
+class RouterLanguage(Choice):
+    """Which language a router reads."""
+
+    source = "source"
+    target = "target"
+    both = "both"
+
+
+class SharedMode(Choice):
+    """How the dense network beside the experts and the experts are added up."""
+
+    add = "add"
+    mixed = "mixed"
+    conditional = "conditional"
+
+
+class Activation(Choice):
+    """The non-linear function of feed-forward networks and experts."""
+
+    relu = "relu"
+    gelu = "gelu"
+    swiglu = "swiglu"
+
+
+class BackendChoice(Choice):
+    """Which implementation of dispatch and experts runs."""
+
+    auto = "auto"
+    torch = "torch"
+    cpu = "cpu"
+    triton = "triton"
 
 
 class EncoderTags(Choice):
@@ -54,23 +118,60 @@ class Autocast(Choice):
 
 @dataclass(frozen=True)
 class RouterConfig:
-    """How the tokens of one MoE layer choose their experts."""
+    """How the tokens of one MoE layer choose their experts; docs/routing.md explains each."""
 
     num_experts: int = setting(8, "experts of one MoE layer, over all ranks")
-    top_k: int = setting(1, "experts that process each token")
+    top_k: int = setting(
+        1, "experts that process each token; under expert choice, on average at capacity_factor 1"
+    )
+    choice_weight: ChoiceWeight = setting(
+        ChoiceWeight.auto,
+        "weight of an expert's output: its raw probability, or normalised over the token's "
+        "choices; auto: raw for one choice and for expert choice, else normalised",
+    )
     capacity_factor: float = setting(
         0.0,
         "slots per expert in training = factor * top_k * tokens / experts, rounded up; "
-        "0: dropless, every choice has a slot",
+        "0: dropless, every choice has a slot (1 under expert choice)",
     )
+    eval_capacity_factor: float = setting(
+        0.0,
+        "the same in evaluation; above 0, translations depend on what else is in the batch",
+    )
+    min_capacity: int = setting(1, "slots per expert at least")
     drop_policy: DropPolicy = setting(
         DropPolicy.random,
-        "which tokens a full expert turns away: random ones (Random Token Selection), or the last",
+        "which tokens a full expert turns away: random ones (Random Token Selection), the last in "
+        "order, or those of the lowest score (batch-prioritised routing)",
+    )
+    second_choice: SecondChoice = setting(
+        SecondChoice.always,
+        "in training, take the choices after the first one always, or sampled by their weight",
     )
     jitter: float = setting(
         0.01, "in training, multiply the router's input by uniform noise from 1-jitter to 1+jitter"
     )
     balance_loss_weight: float = setting(0.01, "weight of the load balance loss")
+    z_loss_weight: float = setting(0.0, "weight of the router's z-loss")
+    bias_update_rate: float = setting(
+        0.0,
+        "balance without a loss: after each update, raise or lower by this the bias with which an "
+        "expert is chosen; 0: no bias",
+    )
+    router_input: RouterInput = setting(
+        RouterInput.token,
+        "what a router reads: the token, the token plus an embedding of the language, or the "
+        "language alone, so that all tokens of a sentence go to the same experts",
+    )
+    router_language: RouterLanguage = setting(
+        RouterLanguage.target, "which language the router reads: source, target, or both"
+    )
+    gating_dropout: float = setting(
+        0.0, "in training, share of the updates in which an MoE layer skips its experts"
+    )
+    expert_output_masking: float = setting(
+        0.0, "in training, share of the choices whose output is set to 0"
+    )
 
     def __post_init__(self) -> None:
         require(self, "num_experts", self.num_experts >= 1, "at least 1")
@@ -80,9 +181,20 @@ class RouterConfig:
             1 <= self.top_k <= self.num_experts,
             f"between 1 and num_experts ({self.num_experts})",
         )
-        require(self, "capacity_factor", self.capacity_factor >= 0, "0 (dropless) or above")
-        require(self, "jitter", 0 <= self.jitter < 1, "at least 0 and below 1")
-        require(self, "balance_loss_weight", self.balance_loss_weight >= 0, "0 or above")
+        for name in ("balance_loss_weight", "z_loss_weight", "bias_update_rate"):
+            require(self, name, getattr(self, name) >= 0, "0 or above")
+        for name in ("capacity_factor", "eval_capacity_factor"):
+            require(self, name, getattr(self, name) >= 0, "0 (dropless) or above")
+        require(self, "min_capacity", self.min_capacity >= 1, "at least 1")
+        for name in ("jitter", "gating_dropout", "expert_output_masking"):
+            require(self, name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
+        is_sampled = self.second_choice is SecondChoice.sampled
+        require(self, "second_choice", not (is_sampled and self.top_k == 1), "always with top_k 1")
+
+    @property
+    def reads_languages(self) -> bool:
+        """Whether the routers have embeddings of languages."""
+        return self.router_input is not RouterInput.token
 
 
 @dataclass(frozen=True)
@@ -93,6 +205,9 @@ class TransformerConfig:
     decoder_layers: int = setting(6, "layers of the decoder")
     embed_dim: int = setting(512, "width of the model")
     ffn_dim: int = setting(2048, "width of a dense feed-forward network, and of each expert")
+    activation: Activation = setting(
+        Activation.relu, "function of feed-forward networks and experts; swiglu has a third matrix"
+    )
     attention_heads: int = setting(8, "attention heads; embed_dim must be a multiple")
     dropout: float = setting(0.1, "dropout of embeddings and of each layer's output")
     attention_dropout: float = setting(0.0, "dropout of attention weights")
@@ -102,6 +217,29 @@ class TransformerConfig:
     moe_every: int = setting(2, "every n-th layer of encoder and decoder is an MoE layer; 0: none")
     shared_ffn_dim: int = setting(
         0, "width of a dense network beside the experts of an MoE layer, for every token; 0: none"
+    )
+    shared_mode: SharedMode = setting(
+        SharedMode.add,
+        "how that network and the experts are added: add (a shared expert), mixed by learned "
+        "coefficients (residual MoE), or conditional on a learned gate (conditional MoE routing)",
+    )
+    gate_budget: float = setting(
+        0.8, "share of tokens that the conditional gate may give to the experts"
+    )
+    gate_loss_weight: float = setting(0.1, "weight of the conditional gate's budget loss")
+    gate_dropout: float = setting(
+        0.0, "in training, share of tokens whose conditional gate is shut: no experts"
+    )
+    encoder_routing: ChooseBy = setting(
+        ChooseBy.token,
+        "encoder: each token chooses its experts, or each expert its tokens of a sentence",
+    )
+    decoder_routing: ChooseBy = setting(
+        ChooseBy.token, "decoder: token; an expert cannot choose among tokens yet to come"
+    )
+    backend: BackendChoice = setting(
+        BackendChoice.auto,
+        "implementation of dispatch and experts: torch (the definition), cpu, triton, or auto",
     )
     max_positions: int = setting(1024, "longest sentence in tokens, tags and end included")
     router: RouterConfig = field(default_factory=RouterConfig)
@@ -120,6 +258,46 @@ class TransformerConfig:
         require(self, "moe_every", self.moe_every >= 0, "0 (dense) or above")
         require(self, "shared_ffn_dim", self.shared_ffn_dim >= 0, "0 (none) or above")
         require(self, "max_positions", self.max_positions >= 4, "at least 4")
+        for name in ("gate_budget", "gate_dropout"):
+            require(self, name, 0 <= getattr(self, name) <= 1, "between 0 and 1")
+        require(self, "gate_loss_weight", self.gate_loss_weight >= 0, "0 or above")
+        self._check_combinations()
+
+    def _check_combinations(self) -> None:
+        needs_shared = self.shared_mode is not SharedMode.add
+        require(
+            self,
+            "shared_mode",
+            self.shared_ffn_dim > 0 or not needs_shared,
+            "add, unless shared_ffn_dim is above 0",
+        )
+        require(
+            self,
+            "decoder_routing",
+            self.decoder_routing is ChooseBy.token,
+            "token (an expert that chooses among the tokens of a sentence sees those that are yet "
+            "to be translated, so training would not match translation; use encoder_routing)",
+        )
+        is_own_backend = self.backend in (BackendChoice.cpu, BackendChoice.triton)
+        require(
+            self,
+            "backend",
+            not (is_own_backend and self.activation_dropout > 0),
+            "auto or torch with activation_dropout above 0",
+        )
+        router = self.router
+        token_chooses = ChooseBy.token in self.routings
+        if router.choice_weight is ChoiceWeight.normalised and router.top_k == 1 and token_chooses:
+            raise ConfigError(
+                "choice_weight must be raw or auto with top_k 1, but is normalised: the weight "
+                "would always be 1, and the router would not learn."
+            )
+
+    @property
+    def routings(self) -> set[ChooseBy]:
+        """Who chooses in the MoE layers that there are."""
+        sides = {name.split(".")[0] for name in self.moe_layer_names}
+        return {getattr(self, f"{side}_routing") for side in sides}
 
     def is_moe(self, layer: int) -> bool:
         """Whether layer number `layer` (from 0) of the encoder or the decoder has experts."""
@@ -132,6 +310,18 @@ class TransformerConfig:
         return tuple(
             f"{side}.{n}" for side, layers in sides for n in range(layers) if self.is_moe(n)
         )
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """How the ranks are laid out: data x expert x tensor."""
+
+    expert_parallel_size: int = setting(1, "ranks that share the experts of a layer out")
+    tensor_parallel_size: int = setting(1, "ranks that share each matrix out")
+
+    def __post_init__(self) -> None:
+        for name in ("expert_parallel_size", "tensor_parallel_size"):
+            require(self, name, getattr(self, name) >= 1, "at least 1")
 
 
 @dataclass(frozen=True)

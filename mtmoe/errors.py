@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from typing import NoReturn
 
 EXIT_FAILURE = 1
 EXIT_USER_MISTAKE = 2
 EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
 
 
 class MtmoeError(Exception):
@@ -31,27 +36,75 @@ class DataError(MtmoeError):
     """A text or data file is missing, damaged, or does not fit the others."""
 
 
+class Terminated(BaseException):
+    """SIGTERM arrived: files that are half written are removed on the way out."""
+
+
 def run_command(main: Callable[[], None]) -> int:
     """Run `main`, say what went wrong in one sentence on standard error, return the exit code.
 
     Returns:
         0; 1 for failures of the machine (full disk, unreadable file); 2 for a user's mistake;
-        130 after Ctrl-C. Errors of the program itself pass through with their traceback.
+        130 after Ctrl-C; 143 after SIGTERM. Errors of the program itself pass through with their
+        traceback.
     """
     try:
-        main()
-        sys.stdout.flush()
+        with terminated_by_exception():
+            check_streams()
+            main()
+            sys.stdout.flush()
     except MtmoeError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_USER_MISTAKE
     except KeyboardInterrupt:
         print("interrupted.", file=sys.stderr)
         return EXIT_INTERRUPTED
+    except Terminated:
+        print("terminated.", file=sys.stderr)
+        return EXIT_TERMINATED
     except BrokenPipeError:  # the reader of our output has left: nothing more to say
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILURE
     except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
-        print(f"error: {error.strerror or error}{where}.", file=sys.stderr)
+        print(f"error: {describe_failure(error)}", file=sys.stderr)
         return EXIT_FAILURE
     return 0
+
+
+def check_streams() -> None:
+    """Refuse a closed standard output (`>&-`); a closed standard error swallows what is said.
+
+    Raises:
+        ConfigError: standard output is closed.
+    """
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  (to the end)
+    if sys.stdout is None:
+        raise ConfigError(
+            "standard output must be open, but is closed. Lead it to a file, or to /dev/null."
+        )
+
+
+def describe_failure(error: OSError) -> str:
+    """A failure of the machine in one sentence, with the file if it is known."""
+    where = f" ({error.filename})" if error.filename else ""
+    return f"{error.strerror or error}{where}."
+
+
+@contextlib.contextmanager
+def terminated_by_exception() -> Iterator[None]:
+    """SIGTERM raises `Terminated`, where it would end the process at once."""
+
+    def stop(*_: object) -> NoReturn:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not stop the tidying
+        raise Terminated
+
+    is_ours = threading.current_thread() is threading.main_thread()
+    if not is_ours or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

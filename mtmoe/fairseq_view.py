@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any, TypeVar
 
 from fairseq.dataclass import FairseqDataclass
+from fairseq.dataclass.configs import FairseqConfig
 from omegaconf import II, DictConfig
 
 from mtmoe.checkpoint.fairseq_file import as_dict
@@ -28,7 +29,8 @@ def fairseq_view(
 
     Args:
         defaults: values that differ from the core's, e.g. of a named size.
-        borrowed: fields that take the value of another group, e.g. {"seed": "common.seed"}.
+        borrowed: fields that take value and type of one of fairseq's own, e.g.
+            {"seed": "common.seed"}.
     """
     fields: list[tuple[str, Any, Any]] = []
     for key, item in flat_fields(config_class).items():
@@ -36,8 +38,16 @@ def fairseq_view(
         view = dataclasses.field(default=default, metadata=dict(item.metadata))
         fields.append((key, type(item.default), view))
     for key, path in (borrowed or {}).items():
-        fields.append((key, Any, dataclasses.field(default=II(path))))
+        fields.append((key, _type_of(path), dataclasses.field(default=II(path))))
     return dataclasses.make_dataclass(name, fields, bases=(FairseqDataclass,))
+
+
+def _type_of(path: str) -> Any:
+    """The type of one of fairseq's own settings, `group.name`."""
+    kind: Any = FairseqConfig
+    for name in path.split("."):
+        kind = kind.__dataclass_fields__[name].type
+    return kind
 
 
 def core_config(config_class: type[T], cfg: DictConfig | Any) -> T:

@@ -1,30 +1,87 @@
-"""Files that are whole or absent: written beside their final name, flushed to disk, renamed."""
+"""Files: checked before work begins, written whole or not at all, read as UTF-8."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from mtmoe.errors import DataError
+from mtmoe.errors import ConfigError, DataError, MtmoeError
+
+
+def check_input(name: str, path: str | Path, error: type[MtmoeError] = DataError) -> None:
+    """Refuse what cannot be read as a file; pipes and devices can.
+
+    Args:
+        name: what the file is, or its option; begins the sentence.
+
+    Raises:
+        MtmoeError: of the kind `error`; the path is empty, a folder, or not there.
+    """
+    if not str(path):
+        raise error(f"{name} must be a file, but its name is empty. Give the path of a file.")
+    if Path(path).is_dir():
+        raise error(f"{name} must be a file, but is a folder: {path}. Name a file in it.")
+    if not Path(path).exists():
+        raise error(f"{name} must be a file, but is not there: {path}. Check the path.")
+
+
+def check_output(option: str, path: str | Path | None) -> None:
+    """Refuse, before any work is done, a file that could not be written at the end.
+
+    Raises:
+        ConfigError: the path is empty, a folder, or in a folder that is not there.
+    """
+    if path is None:
+        return
+    if not str(path):
+        raise ConfigError(f"{option} must be a file, but its name is empty. Give a file name.")
+    if Path(path).is_dir():
+        raise ConfigError(f"{option} must be a file, but is a folder: {path}. Add a file name.")
+    if not os.path.isdir(os.path.dirname(os.path.realpath(path))):
+        raise ConfigError(
+            f"{option} must lie in a folder that is there, but is {path}. Make the folder first."
+        )
+
+
+def check_folder(option: str, path: str | Path) -> None:
+    """Refuse a folder that is not there and cannot be made.
+
+    Raises:
+        ConfigError: the path is empty, or it or a part of it is a file.
+    """
+    if not str(path):
+        raise ConfigError(f"{option} must be a folder, but its name is empty. Give its path.")
+    there = next((part for part in (Path(path), *Path(path).parents) if part.exists()), None)
+    if there is not None and not there.is_dir():
+        raise ConfigError(f"{option} must be a folder, but {there} is a file. Give another path.")
 
 
 @contextlib.contextmanager
 def open_atomic(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     """Open `path` for writing so that it appears under its name only when complete.
 
+    A link stays a link: the file that it leads to is replaced. What is no regular file (a device, a
+    pipe) is never replaced, but written as it comes; so is the file that standard output goes to.
+
     Args:
         mode: "w" for UTF-8 text with "\\n" line ends, "wb" for bytes.
 
     Raises:
-        OSError: the disk is full or the folder is not writable; `path` is then as before.
+        OSError: the disk is full or the folder is not writable; a regular file is then as before.
     """
-    path = Path(path)
     encoding = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
+    target = _written_as_it_comes(path)
+    if target is not None:
+        with open(target, mode, **encoding) as file:  # type: ignore[call-overload]
+            yield file
+        return
+    path = Path(os.path.realpath(path))
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     try:
         with open(handle, mode, **encoding) as file:  # type: ignore[call-overload]
@@ -37,6 +94,20 @@ def open_atomic(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
         raise
+
+
+def _written_as_it_comes(path: str | Path) -> str | Path | int | None:
+    """What to open if `path` must not be replaced: itself, or a descriptor; None if it may be."""
+    try:
+        found = os.stat(path)
+    except OSError:  # not there yet
+        return None
+    for descriptor in (1, 2):  # /dev/stdout: opening it anew would empty a file
+        with contextlib.suppress(OSError):
+            if os.path.samestat(found, os.fstat(descriptor)):
+                sys.stdout.flush()
+                return os.dup(descriptor)
+    return None if Path(path).is_file() else path
 
 
 def _umask() -> int:
@@ -55,15 +126,10 @@ def read_lines(path: str | Path) -> list[str]:
     """The lines of a UTF-8 text file, without their ends; only "\\n" (or "\\r\\n") ends a line.
 
     Raises:
-        DataError: the file is missing, is no file, or holds bytes that are not UTF-8.
+        DataError: the file is missing, a folder, or holds bytes that are not UTF-8.
     """
-    try:
-        data = Path(path).read_bytes()
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-        raise DataError(
-            f"text file must exist, but is not there: {path}. Check the path."
-        ) from None
-    return decode_lines(data, str(path))
+    check_input("text", path)
+    return decode_lines(Path(path).read_bytes(), str(path))
 
 
 def decode_lines(data: bytes, name: str) -> list[str]:

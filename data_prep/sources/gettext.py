@@ -16,7 +16,12 @@ from functools import cached_property
 from pathlib import Path
 
 from data_prep.languages import canonical
-from data_prep.normalise import clean_text, placeholders, remove_accelerator
+from data_prep.normalise import (
+    clean_text,
+    has_control_characters,
+    placeholders,
+    remove_accelerator,
+)
 from data_prep.records import Record
 from data_prep.sources.catalogues import Catalogue, Entry, read_catalogue
 from data_prep.sources.plurals import plural_indices
@@ -171,6 +176,8 @@ def _record(
     if package.accelerator:
         english = remove_accelerator(english, package.accelerator)
         text = remove_accelerator(text, package.accelerator)
+    if has_control_characters(english) or has_control_characters(text):
+        counts["control_characters"] += 1
     english, text = clean_text(english), clean_text(text)
     if not english or not text:
         counts["empty"] += 1

@@ -19,10 +19,11 @@ from torch import Tensor
 from mtmoe.config import EncoderTags, TransformerConfig, build_config
 from mtmoe.data.vocabulary import PAD, Vocabulary
 from mtmoe.errors import CheckpointError
-from mtmoe.files import open_atomic
+from mtmoe.files import check_input, open_atomic
 from mtmoe.modules.transformer import Transformer
 
 MODEL_NAME = "moe_transformer"
+ZIP_START = b"PK\x03\x04"  # of what torch.save writes
 WEIGHT_PREFIX = "transformer."  # the fairseq model class holds the network under this name
 
 
@@ -39,9 +40,20 @@ class Checkpoint:
 
     def build_model(self) -> Transformer:
         """The network in evaluation mode, with the checkpoint's weights."""
-        model = Transformer(self.config, len(self.vocabulary.symbols), PAD)
+        model = self._empty_model()
         model.load_state_dict(self.weights)
         return model.eval()
+
+    def weight_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The weights that the config and the vocabulary ask for."""
+        with torch.device("meta"):
+            model = self._empty_model()
+        return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+
+    def _empty_model(self) -> Transformer:
+        num_languages = len(self.vocabulary.languages)
+        vocab_size = len(self.vocabulary.symbols)
+        return Transformer(self.config, vocab_size, PAD, num_languages=num_languages)
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
@@ -50,7 +62,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     Raises:
         CheckpointError: the file is missing, truncated, no checkpoint, or of another model.
     """
-    state = _read_state(Path(path))
+    state = _read_state(path)
     try:
         config = state["cfg"]
         model, task = as_dict(config["model"]), as_dict(config["task"])
@@ -70,7 +82,9 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             "Give a checkpoint_*.pt of the task multitask_translation."
         ) from None
     if not str(name).startswith(MODEL_NAME):
-        raise CheckpointError(f"checkpoint must hold a {MODEL_NAME}, but {path} holds {name!r}.")
+        raise CheckpointError(
+            f"checkpoint must hold a {MODEL_NAME}, but {path} holds {name!r}. Give another file."
+        )
     _check_weights(checkpoint, path)
     return checkpoint
 
@@ -116,30 +130,55 @@ def strip_prefix(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(WEIGHT_PREFIX): tensor for name, tensor in ours.items()}
 
 
-def _read_state(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise CheckpointError(
-            f"checkpoint must be a file, but is not there: {path}. Check the path."
-        )
+def check_readable(path: str | Path) -> dict[str, Any]:
+    """Refuse what fairseq could not load either, before it tries.
+
+    Returns:
+        The contents; weights are not read from the disk until they are used.
+
+    Raises:
+        CheckpointError: the file is missing, truncated, or no checkpoint.
+    """
+    check_input("checkpoint", path, CheckpointError)
+    return _read_state(path, mmap=_first_bytes(path) == ZIP_START)
+
+
+def _read_state(path: str | Path, mmap: bool = False) -> dict[str, Any]:
+    check_input("checkpoint", path, CheckpointError)
     try:
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of bytes that are no checkpoint
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except OSError:
         raise
     except Exception as error:  # noqa: BLE001  (damaged bytes can raise anything)
         raise CheckpointError(
-            f"checkpoint must be a whole .pt file of fairseq, but {path} cannot be read "
-            f"({_first_line(error)}). It is truncated, damaged, or no checkpoint."
+            f"checkpoint must be a whole .pt file of fairseq, but {path} "
+            f"{_why_unreadable(path, error)}. Give another file."
         ) from None
     if not isinstance(state, dict):
         kind = type(state).__name__
-        raise CheckpointError(f"checkpoint must hold fairseq's dict, but {path} holds a {kind}.")
+        raise CheckpointError(
+            f"checkpoint must hold fairseq's dict, but {path} holds a {kind}. Give another file."
+        )
     return state
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).split("\n")[0].split(". ")[0][:120]
+def _why_unreadable(path: str | Path, error: Exception) -> str:
+    """What is wrong with the file; PyTorch's own reasons are of the file's inside."""
+    start = _first_bytes(path)
+    if not start:
+        return "is empty"
+    if start != ZIP_START:
+        return "is no checkpoint"
+    if "Unsupported global" in str(error):
+        return "holds Python objects other than weights, which could run code and are never read"
+    return "is cut off or damaged"
+
+
+def _first_bytes(path: str | Path) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(len(ZIP_START))
 
 
 def _check_weights(checkpoint: Checkpoint, path: str | Path) -> None:
@@ -148,9 +187,7 @@ def _check_weights(checkpoint: Checkpoint, path: str | Path) -> None:
     Raises:
         CheckpointError: names the first weight that is missing, unknown or of another shape.
     """
-    with torch.device("meta"):
-        model = Transformer(checkpoint.config, len(checkpoint.vocabulary.symbols), PAD)
-    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    wanted = checkpoint.weight_shapes()
     found = {name: tuple(tensor.shape) for name, tensor in checkpoint.weights.items()}
     for name in sorted(wanted.keys() | found.keys()):
         if wanted.get(name) != found.get(name):

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mtmoe.cli.usage import check_folder
 from mtmoe.errors import ConfigError, DataError
-from mtmoe.files import read_lines
+from mtmoe.files import check_output, read_lines
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,8 +47,8 @@ def run(args: argparse.Namespace) -> None:
         ConfigError, DataError, CheckpointError: a wrong option, text or checkpoint.
     """
     if args.limit < 1:
-        raise ConfigError(f"--limit must be at least 1, but is {args.limit}.")
-    check_folder("--output", args.output)
+        raise ConfigError(f"--limit must be at least 1, but is {args.limit}. Give 1 or more.")
+    check_output("--output", args.output)
     texts = {path: read_lines(path)[: args.limit] for path in args.text}
     from mtmoe.checkpoint.fairseq_file import load_checkpoint, write_checkpoint
     from mtmoe.surgery.prune import check_keep, count_parameters, prune_checkpoint, select_experts
@@ -80,9 +79,13 @@ def choose_languages(names: str | None, known: Sequence[str]) -> list[str]:
     chosen = [name.strip() for name in names.split(",") if name.strip()]
     for name in chosen:
         if name not in known:
-            raise ConfigError(f"--languages must be among {', '.join(known)}, but has {name!r}.")
+            raise ConfigError(
+                f"--languages must be among {', '.join(known)}, but has {name!r}. Leave it out."
+            )
     if len(set(chosen)) < 2:
-        raise ConfigError(f"--languages must name two or more languages, but is {names!r}.")
+        raise ConfigError(
+            f"--languages must name two or more languages, but is {names!r}. Add one."
+        )
     return chosen
 
 
@@ -104,7 +107,7 @@ def group_by_language(
             )
         sentences = [line for line in lines if line.strip()]
         if not sentences:
-            raise DataError(f"--text must hold sentences, but {path} is empty.")
+            raise DataError(f"--text must hold sentences, but {path} is empty. Give another file.")
         grouped.setdefault(language, []).extend(sentences)
     return {language: list(dict.fromkeys(lines)) for language, lines in grouped.items()}
 

@@ -8,13 +8,12 @@ import logging
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, fields
-from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from tqdm import tqdm
 
 from mtmoe.errors import ConfigError, DataError
-from mtmoe.files import open_atomic
+from mtmoe.files import check_input, check_output, open_atomic
 from mtmoe.inference.search_config import SearchConfig
 from mtmoe.inference.text import read_chunks
 
@@ -63,7 +62,7 @@ def run(args: argparse.Namespace) -> None:
     """
     config = SearchConfig(args.beam, args.length_penalty, args.max_tokens)
     _check_threads(args.threads)
-    _check_output(args.output)
+    check_output("--output", args.output)
     with contextlib.ExitStack() as stack:
         stream, name = stack.enter_context(_open_input(args.input))
         translator = _load(args.model, args.device, args.threads)
@@ -97,30 +96,18 @@ def _choose_source(translator: Translator, source_lang: str | None, target_lang:
 
 def _check_threads(threads: int | None) -> None:
     if threads is not None and threads < 1:
-        raise ConfigError(f"--threads must be at least 1, but is {threads}.")
-
-
-def _check_output(path: str | None) -> None:
-    if path is None:
-        return
-    if Path(path).is_dir():
-        raise ConfigError(f"--output must be a file, but is a folder: {path}. Add a file name.")
-    if not Path(path).parent.is_dir():
-        raise ConfigError(
-            f"--output must lie in a folder that is there, but is {path}. Make the folder first."
-        )
+        raise ConfigError(f"--threads must be at least 1, but is {threads}. Give 1 or more.")
 
 
 @contextlib.contextmanager
 def _open_input(path: str | None) -> Iterator[tuple[IO[bytes], str]]:
     """The bytes to read, and their name in errors."""
     if path is None:
+        if sys.stdin is None:
+            raise DataError("standard input must be open, but is closed. Give --input FILE.")
         yield sys.stdin.buffer, "standard input"
         return
-    if not Path(path).exists():
-        raise DataError(f"--input must be a text file, but is not there: {path}. Check the path.")
-    if Path(path).is_dir():
-        raise DataError(f"--input must be a text file, but is a folder: {path}.")
+    check_input("--input", path)
     with open(path, "rb") as file:
         yield file, path
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from mtmoe.errors import CheckpointError, ConfigError
-from mtmoe.files import open_atomic
+from mtmoe.files import check_output, open_atomic
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,9 +32,9 @@ def run(args: argparse.Namespace) -> None:
         DataError: the text cannot be read, or is of a language that the model does not know.
     """
     if args.limit < 1:
-        raise ConfigError(f"--limit must be at least 1, but is {args.limit}.")
+        raise ConfigError(f"--limit must be at least 1, but is {args.limit}. Give 1 or more.")
     for option in ("output", "json"):
-        check_folder(f"--{option}", getattr(args, option))
+        check_output(f"--{option}", getattr(args, option))
     from mtmoe.checkpoint.fairseq_file import load_checkpoint
     from mtmoe.report.parallel_text import read_directions
     from mtmoe.report.plots import draw_expert_use
@@ -52,15 +52,3 @@ def run(args: argparse.Namespace) -> None:
         with open_atomic(args.json) as file:
             file.write(json.dumps(describe_use(uses), indent=1) + "\n")
     sys.stdout.write(f"{args.output}\n")
-
-
-def check_folder(option: str, path: str | None) -> None:
-    """Refuse, before any work is done, a file that cannot be written at the end.
-
-    Raises:
-        ConfigError: the folder of `path` is not there; names `option`.
-    """
-    if path and not Path(path).parent.is_dir():
-        raise ConfigError(
-            f"{option} must be in a folder that exists, but is {path}. Make the folder first."
-        )

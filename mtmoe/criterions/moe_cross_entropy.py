@@ -16,7 +16,7 @@ from torch import Tensor
 from mtmoe.config import CriterionConfig
 from mtmoe.data.vocabulary import PAD
 from mtmoe.fairseq_view import core_config, fairseq_view, one_sentence
-from mtmoe.modules.router import Routing
+from mtmoe.modules.router import Routing, router_loss
 from mtmoe.modules.statistics import routing_statistics
 from mtmoe.ops.precision import autocast
 
@@ -27,7 +27,7 @@ View = fairseq_view(
 
 @register_criterion("moe_cross_entropy", dataclass=View)
 class MoeCrossEntropy(FairseqCriterion):
-    """Cross-entropy over real target tokens, plus each MoE layer's balance loss times its weight.
+    """Cross-entropy over real target tokens, plus the router losses of each MoE layer, weighted.
 
     Only real tokens are projected onto the vocabulary. `nll_loss` is logged for each direction
     outside of training, so that every direction has its validation loss.
@@ -76,9 +76,10 @@ class MoeCrossEntropy(FairseqCriterion):
         return total, sample_size, log
 
     def _router_loss(self, model: Any, routings: tuple[Routing, ...]) -> Tensor:
-        weight = model.transformer.config.router.balance_loss_weight
+        config = model.transformer.config
         zero = next(model.parameters()).new_zeros((), dtype=torch.float32)
-        return sum((weight * r.balance_loss for r in routings), zero)
+        losses = (router_loss(config.router, config.gate_loss_weight, r) for r in routings)
+        return sum(losses, zero)
 
     def _by_direction(self, nll: Tensor, direction: Tensor) -> dict[str, Tensor]:
         """Sums for every direction of the task, also those that this batch lacks."""

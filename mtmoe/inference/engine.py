@@ -11,7 +11,7 @@ import torch
 from mtmoe.checkpoint.fairseq_file import Checkpoint, load_checkpoint
 from mtmoe.data.batching import batch_by_tokens, pad, source_tags, tag_source
 from mtmoe.data.vocabulary import BOS, PAD, UNK
-from mtmoe.errors import ConfigError
+from mtmoe.errors import ConfigError, DataError
 from mtmoe.inference.beam_search import Hypothesis, SearchRules, search
 from mtmoe.inference.search_config import SearchConfig
 from mtmoe.inference.segments import join_parts, split_pieces
@@ -96,7 +96,10 @@ class Translator:
 
         Raises:
             ConfigError: an unknown language, twice the same one, or a wrong option.
+            DataError: `lines` is one str.
         """
+        if isinstance(lines, str):  # a sequence of lines too, of one character each
+            raise DataError("lines must be a list of lines, but are one str. Write [line].")
         config = SearchConfig(beam, length_penalty, max_tokens)
         self.check_direction(source_lang, target_lang)
         prefix = source_tags(self.vocabulary, self.encoder_tags, source_lang, target_lang)
@@ -179,7 +182,7 @@ def find_device(name: str) -> torch.device:
         ConfigError: another name, or no GPU is there.
     """
     if name not in ("cpu", "cuda", "auto"):
-        raise ConfigError(f"device must be cpu, cuda or auto, but is {name!r}.")
+        raise ConfigError(f"device must be cpu, cuda or auto, but is {name!r}. Choose one.")
     has_gpu = torch.cuda.is_available()
     if name == "cuda" and not has_gpu:
         raise ConfigError("device must be there, but PyTorch finds no cuda. Use cpu or auto.")

@@ -21,6 +21,7 @@ from mtmoe.data.vocabulary import PAD
 from mtmoe.errors import CheckpointError
 from mtmoe.fairseq_view import core_config, fairseq_view, one_sentence
 from mtmoe.modules.transformer import Memory, Transformer
+from mtmoe.ops.routing import RouterKey, update_choice_bias
 
 # Sizes of the literature, and one for two CPU cores; `moe_transformer` has the core's defaults.
 SIZES: dict[str, dict[str, Any]] = {
@@ -54,14 +55,18 @@ class MoeTransformer(BaseFairseqModel):
         super().__init__()
         self.transformer = transformer
         self.register_buffer("vocabulary_digest", vocabulary_digest)
-        self.router_seed: int | None = None
+        self.router_key: RouterKey | None = None
 
     @classmethod
     def build_model(cls, cfg: Any, task: Any) -> MoeTransformer:
         """Make the model with first weights from the task's seed."""
         config = core_config(TransformerConfig, cfg)
-        transformer = Transformer(config, len(task.vocabulary.symbols), PAD, seed=task.seed)
-        digest = hashlib.sha256("\n".join(task.vocabulary.symbols).encode()).digest()
+        vocabulary = task.vocabulary
+        num_languages = len(vocabulary.languages)
+        transformer = Transformer(
+            config, len(vocabulary.symbols), PAD, task.seed, num_languages=num_languages
+        )
+        digest = hashlib.sha256("\n".join(vocabulary.symbols).encode()).digest()
         return cls(transformer, torch.frombuffer(bytearray(digest), dtype=torch.uint8))
 
     def load_state_dict(self, state_dict: Any, *args: Any, **kwargs: Any) -> Any:
@@ -75,9 +80,21 @@ class MoeTransformer(BaseFairseqModel):
                 )
         return super().load_state_dict(state_dict, *args, **kwargs)
 
-    def set_router_seed(self, seed: int) -> None:
+    def set_router_key(self, key: RouterKey) -> None:
         """The key of the routers' random numbers in the next forward."""
-        self.router_seed = seed
+        self.router_key = key
+
+    def balance_choices(self, tokens_by_layer: dict[str, Tensor]) -> None:
+        """Move the biases with which experts are chosen, after an update.
+
+        Args:
+            tokens_by_layer: (E,) choices of each expert over the whole update, e.g. "encoder.1".
+        """
+        rate = self.transformer.config.router.bias_update_rate
+        for name, tokens in tokens_by_layer.items():
+            router = self.transformer.get_submodule(f"{name}.feed_forward.ffn.router")
+            if isinstance(router.choice_bias, Tensor):
+                update_choice_bias(router.choice_bias, tokens, rate)
 
     def forward(
         self,
@@ -87,8 +104,8 @@ class MoeTransformer(BaseFairseqModel):
         features_only: bool = False,
     ) -> tuple[Tensor, dict[str, Any]]:
         """Logits (B, S', V), or states (B, S', D), and {"routings": of the MoE layers in order}."""
-        seed = self.router_seed if self.training else None
-        output = self.transformer(src_tokens, prev_output_tokens, seed)
+        key = self.router_key if self.training else None
+        output = self.transformer(src_tokens, prev_output_tokens, key)
         states = output.states
         result = states if features_only else self.transformer.project(states)
         return result, {"routings": output.routings}

@@ -6,22 +6,30 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mtmoe.config import TransformerConfig
-from mtmoe.ops.expert_ffn import expert_ffn, fast_expert_ffn
+from mtmoe.config import Activation, TransformerConfig
+from mtmoe.modules.router import Routing
+from mtmoe.ops.backend import Backend
+from mtmoe.ops.buffers import BufferPool
+from mtmoe.ops.expert_ffn import ExpertWeights, activate
 
 
 class FeedForward(nn.Module):
-    """The dense FFN: linear, ReLU, linear."""
+    """The dense FFN: linear, activation, linear."""
 
     def __init__(self, config: TransformerConfig, ffn_dim: int) -> None:
         super().__init__()
+        self.activation = config.activation
         self.fc_in = nn.Linear(config.embed_dim, ffn_dim)
+        is_gated = self.activation is Activation.swiglu
+        self.fc_gate = nn.Linear(config.embed_dim, ffn_dim, bias=False) if is_gated else None
         self.fc_out = nn.Linear(ffn_dim, config.embed_dim)
         self.activation_dropout = config.activation_dropout
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) to (..., D)."""
-        hidden = F.dropout(F.relu(self.fc_in(x)), self.activation_dropout, self.training)
+        gate = None if self.fc_gate is None else self.fc_gate(x)
+        hidden = activate(self.fc_in(x), gate, self.activation)
+        hidden = F.dropout(hidden, self.activation_dropout, self.training)
         out: Tensor = self.fc_out(hidden)
         return out
 
@@ -32,16 +40,35 @@ class Experts(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         E, D, F_ = config.router.num_experts, config.embed_dim, config.ffn_dim
+        self.activation = config.activation
         self.w_in = nn.Parameter(torch.empty(E, D, F_))
         self.b_in = nn.Parameter(torch.empty(E, F_))
         self.w_out = nn.Parameter(torch.empty(E, F_, D))
         self.b_out = nn.Parameter(torch.empty(E, D))
+        is_gated = self.activation is Activation.swiglu
+        self.w_gate = nn.Parameter(torch.empty(E, D, F_)) if is_gated else None
         self.activation_dropout = config.activation_dropout
+        self.pool = BufferPool()
 
-    def forward(self, rows: Tensor, counts: list[int]) -> Tensor:
-        """(R, D) rows sorted by expert, counts[e] of them for expert e, to (R, D)."""
-        weights = (self.w_in, self.b_in, self.w_out, self.b_out)
-        dropout = self.activation_dropout if self.training else 0.0
-        if dropout == 0 and rows.device.type == "cpu":
-            return fast_expert_ffn(rows, counts, weights)
-        return expert_ffn(rows, counts, weights, dropout)
+    @property
+    def weights(self) -> ExpertWeights:
+        """All that the ops need."""
+        return ExpertWeights(self.w_in, self.b_in, self.w_out, self.b_out, self.w_gate)
+
+    @property
+    def active_dropout(self) -> float:
+        """The dropout of hidden numbers: none in evaluation."""
+        return self.activation_dropout if self.training else 0.0
+
+    def forward(self, x: Tensor, routing: Routing, backend: Backend) -> Tensor:
+        """The (T, D) weighted sums of what each token's experts make of it."""
+        order = backend.sort_by_expert(routing.expert, routing.slot, self.w_in.shape[0])
+        return backend.run_experts(
+            x,
+            routing.weight,
+            order,
+            self.weights,
+            self.activation,
+            self.active_dropout,
+            self.pool,
+        )

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mtmoe.ops.routing import mix_seed
 
-EXPERT_WEIGHTS = ("w_in", "w_out")
+EXPERT_WEIGHTS = ("w_in", "w_out", "w_gate")
 
 
 def initialise(model: nn.Module, seed: int) -> None:
@@ -17,7 +17,8 @@ def initialise(model: nn.Module, seed: int) -> None:
 
     Matrices are Xavier uniform, each expert's drawn from its own seed (its global number);
     embeddings and router rows are normal with variance 1/D, so that routers prefer some experts
-    from the start: near-equal scores learn to differ slowly. Norms are 1, biases 0.
+    from the start: near-equal scores learn to differ slowly. A router's embeddings of languages
+    have variance 1, as the normalised tokens that they are added to. Norms are 1, biases 0.
     """
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -34,6 +35,8 @@ def _draw(name: str, parameter: Tensor, seed: int) -> None:
             )
     elif parameter.dim() == 1 or leaf in ("b_in", "b_out"):
         parameter.fill_(1.0 if "norm" in name and leaf == "weight" else 0.0)
+    elif name.endswith("router.language"):
+        parameter.normal_(0, 1, generator=generator)
     elif name.endswith(("embedding.weight", "router.weight")):
         parameter.normal_(0, parameter.shape[1] ** -0.5, generator=generator)
     else:

@@ -7,50 +7,45 @@ from dataclasses import dataclass, field
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mtmoe.config import TransformerConfig
+from mtmoe.config import ChooseBy, TransformerConfig
 from mtmoe.modules.attention import Attention, AttentionCache
 from mtmoe.modules.experts import FeedForward
 from mtmoe.modules.moe_layer import MoELayer
 from mtmoe.modules.router import Routing
+from mtmoe.modules.tokens import Tokens
+from mtmoe.ops.routing import RouterKey
 
 
 @dataclass(frozen=True)
-class TokenMask:
-    """Which positions of (B, S) are real, in the two forms that layers need."""
+class LayerKind:
+    """What a layer must know beside the config."""
 
-    visible: Tensor | None  # (B, 1, 1, S) bool for attention; None if all are real
-    tokens: Tensor | None  # (T,) int64 flat positions for routing; None if all are real
-
-    @staticmethod
-    def of(ids: Tensor, padding: int) -> TokenMask:
-        """The mask of `ids`, (B, S) int64, that hold `padding` where no token is."""
-        real = ids != padding
-        if bool(real.all()):
-            return TokenMask(None, None)
-        return TokenMask(real[:, None, None, :], real.flatten().nonzero().squeeze(1))
+    moe_index: int | None  # number among all MoE layers of the network; None: dense
+    choose_by: ChooseBy = ChooseBy.token
+    num_languages: int = 0
 
 
 class FeedForwardBlock(nn.Module):
     """Norm, dense FFN or experts, dropout, residual."""
 
-    def __init__(self, config: TransformerConfig, moe_index: int | None) -> None:
+    def __init__(self, config: TransformerConfig, kind: LayerKind) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(config.embed_dim)
-        self.is_moe = moe_index is not None
+        self.is_moe = kind.moe_index is not None
         self.ffn = (
             FeedForward(config, config.ffn_dim)
-            if moe_index is None
-            else MoELayer(config, moe_index)
+            if kind.moe_index is None
+            else MoELayer(config, kind.moe_index, kind.choose_by, kind.num_languages)
         )
         self.dropout = config.dropout
 
     def forward(
-        self, x: Tensor, mask: TokenMask, seed: int | None
+        self, x: Tensor, tokens: Tokens, key: RouterKey | None
     ) -> tuple[Tensor, Routing | None]:
         """(B, S, D) to the same, and the routing of an MoE layer."""
         routing = None
         if self.is_moe:
-            y, routing = self.ffn(self.norm(x), mask.tokens, seed)
+            y, routing = self.ffn(self.norm(x), tokens, key)
         else:
             y = self.ffn(self.norm(x))
         return x + F.dropout(y, self.dropout, self.training), routing
@@ -59,21 +54,21 @@ class FeedForwardBlock(nn.Module):
 class EncoderLayer(nn.Module):
     """Self-attention and feed-forward."""
 
-    def __init__(self, config: TransformerConfig, moe_index: int | None) -> None:
+    def __init__(self, config: TransformerConfig, kind: LayerKind) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(config.embed_dim)
         self.attention = Attention(config)
-        self.feed_forward = FeedForwardBlock(config, moe_index)
+        self.feed_forward = FeedForwardBlock(config, kind)
         self.dropout = config.dropout
 
     def forward(
-        self, x: Tensor, mask: TokenMask, seed: int | None
+        self, x: Tensor, tokens: Tokens, key: RouterKey | None
     ) -> tuple[Tensor, Routing | None]:
         """(B, S, D) to the same, and the routing of an MoE layer."""
         normed = self.attention_norm(x)
-        y = self.attention(normed, *self.attention.project_memory(normed), mask.visible)
+        y = self.attention(normed, *self.attention.project_memory(normed), tokens.visible)
         x = x + F.dropout(y, self.dropout, self.training)
-        out: tuple[Tensor, Routing | None] = self.feed_forward(x, mask, seed)
+        out: tuple[Tensor, Routing | None] = self.feed_forward(x, tokens, key)
         return out
 
 
@@ -88,22 +83,22 @@ class LayerCache:
 class DecoderLayer(nn.Module):
     """Self-attention, attention to the source, and feed-forward."""
 
-    def __init__(self, config: TransformerConfig, moe_index: int | None) -> None:
+    def __init__(self, config: TransformerConfig, kind: LayerKind) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(config.embed_dim)
         self.attention = Attention(config)
         self.cross_norm = nn.LayerNorm(config.embed_dim)
         self.cross_attention = Attention(config)
-        self.feed_forward = FeedForwardBlock(config, moe_index)
+        self.feed_forward = FeedForwardBlock(config, kind)
         self.dropout = config.dropout
 
     def forward(
         self,
         x: Tensor,
-        mask: TokenMask,
+        tokens: Tokens,
         memory: Tensor,
-        memory_mask: TokenMask,
-        seed: int | None = None,
+        source: Tokens,
+        key: RouterKey | None = None,
         cache: LayerCache | None = None,
     ) -> tuple[Tensor, Routing | None]:
         """(B, S, D) to the same, and the routing of an MoE layer.
@@ -112,9 +107,9 @@ class DecoderLayer(nn.Module):
         `x` may share a row of `memory`: those of one sentence's hypotheses, side by side.
         """
         x = x + F.dropout(self._attend_target(x, cache), self.dropout, self.training)
-        y = self._attend_source(x, memory, memory_mask, cache)
+        y = self._attend_source(x, memory, source, cache)
         x = x + F.dropout(y, self.dropout, self.training)
-        out: tuple[Tensor, Routing | None] = self.feed_forward(x, mask, seed)
+        out: tuple[Tensor, Routing | None] = self.feed_forward(x, tokens, key)
         return out
 
     def _attend_target(self, x: Tensor, cache: LayerCache | None) -> Tensor:
@@ -128,7 +123,7 @@ class DecoderLayer(nn.Module):
         return out
 
     def _attend_source(
-        self, x: Tensor, memory: Tensor, mask: TokenMask, cache: LayerCache | None
+        self, x: Tensor, memory: Tensor, source: Tokens, cache: LayerCache | None
     ) -> Tensor:
         attention = self.cross_attention
         if cache is None:
@@ -141,5 +136,5 @@ class DecoderLayer(nn.Module):
             key, value = cache.memory.key, cache.memory.value
         B, D = key.shape[0], x.shape[2]
         normed = self.cross_norm(x).view(B, -1, D)  # hypotheses of one sentence: queries of one row
-        out: Tensor = attention(normed, key, value, mask.visible).view(x.shape)
+        out: Tensor = attention(normed, key, value, source.visible).view(x.shape)
         return out

@@ -2,59 +2,90 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import torch
 from torch import Tensor, nn
 
-from mtmoe.config import TransformerConfig
+from mtmoe.config import ChooseBy, SharedMode, TransformerConfig
 from mtmoe.modules.experts import Experts, FeedForward
-from mtmoe.modules.router import Router, Routing
-from mtmoe.ops.dispatch import combine, permute, sort_by_expert
-from mtmoe.ops.routing import layer_generator
+from mtmoe.modules.router import Router, Routing, skip_experts
+from mtmoe.modules.shared_gate import SharedGate
+from mtmoe.modules.tokens import Tokens
+from mtmoe.ops.backend import select_backend
+from mtmoe.ops.routing import RouterKey, layer_generator, mix_seed
 
 
 class MoELayer(nn.Module):
     """A feed-forward network of which each token uses `top_k` out of `num_experts`.
 
-    With `shared_ffn_dim`, a dense network that every token uses stands beside the experts, and the
-    outputs are added (residual MoE, Rajbhandari et al. 2022, arXiv:2201.05596).
+    With `shared_ffn_dim`, a dense network that every token uses stands beside the experts; see
+    `SharedGate` for the ways to add both up.
 
     Args:
         layer_index: number of this layer among all MoE layers of the network; part of the key of
             its random numbers.
+        choose_by: whether tokens choose experts or experts tokens.
+        num_languages: see `Router`.
     """
 
-    def __init__(self, config: TransformerConfig, layer_index: int) -> None:
+    def __init__(
+        self,
+        config: TransformerConfig,
+        layer_index: int,
+        choose_by: ChooseBy = ChooseBy.token,
+        num_languages: int = 0,
+    ) -> None:
         super().__init__()
-        self.router = Router(config.router, config.embed_dim)
+        self.router = Router(config.router, config.embed_dim, choose_by, num_languages)
         self.experts = Experts(config)
         width = config.shared_ffn_dim
         self.shared = FeedForward(config, width) if width else None
+        is_gated = config.shared_mode is not SharedMode.add
+        self.shared_gate = SharedGate(config) if is_gated else None
         self.layer_index = layer_index
+        self.backend = config.backend
+        self.gating_dropout = config.router.gating_dropout
 
     def forward(
-        self, x: Tensor, tokens: Tensor | None, seed: int | None = None
+        self, x: Tensor, tokens: Tokens, key: RouterKey | None = None
     ) -> tuple[Tensor, Routing]:
         """Give each real token its experts' output, and padding 0.
 
         Args:
             x: (B, S, D).
-            tokens: (T,) int64 flat positions, b * S + s, of the real tokens; None if all are real.
-            seed: key of this step's random numbers; needed in training, unused in evaluation.
+            tokens: which of the B * S positions are the T real tokens.
+            key: of this step's random numbers; needed in training, unused in evaluation.
 
         Returns:
             (B, S, D), and the routing of the T real tokens.
         """
-        flat = x.reshape(-1, x.shape[-1])
-        real = flat if tokens is None else flat.index_select(0, tokens)  # (T, D)
-        y, routing = self._process(real, seed)
-        if tokens is not None:
-            y = y.new_zeros(flat.shape[0], y.shape[1]).index_copy(0, tokens, y)
-        return y.view(x.shape), routing
+        y, routing = self._process(tokens.gather(x), tokens, key)
+        return tokens.scatter(y), routing
 
-    def _process(self, x: Tensor, seed: int | None) -> tuple[Tensor, Routing]:
-        use_random = self.training and seed is not None
-        generator = layer_generator(seed or 0, self.layer_index, x.device) if use_random else None
-        routing: Routing = self.router(x, generator)
-        order = sort_by_expert(routing.expert, routing.slot, self.router.config.num_experts)
-        rows = self.experts(permute(x, order), order.counts)  # (R, D)
-        y = combine(rows, routing.weight, order)
-        return (y if self.shared is None else y + self.shared(x)), routing
+    def _process(self, x: Tensor, tokens: Tokens, key: RouterKey | None) -> tuple[Tensor, Routing]:
+        generator = None
+        if self.training and key is not None:
+            generator = layer_generator(key.share, self.layer_index, x.device)
+        backend = select_backend(self.backend, x.device, self.experts.active_dropout)
+        routing: Routing = self.router(x, tokens, generator, backend)
+        if self._is_skipped(key):
+            routing = skip_experts(routing)
+        y = self.experts(x, routing, backend)
+        if self.shared is None:
+            return y, routing
+        if self.shared_gate is None:
+            return y + self.shared(x), routing
+        share, gate_loss = self.shared_gate(x, generator)  # (T, 2)
+        share = share.to(y.dtype)
+        total = share[:, :1] * y + share[:, 1:] * self.shared(x)
+        return total, replace(routing, gate_loss=gate_loss)
+
+    def _is_skipped(self, key: RouterKey | None) -> bool:
+        """Gating dropout (Liu et al. 2022, arXiv:2205.14336): equal on all ranks of an update."""
+        if not self.training or self.gating_dropout == 0:
+            return False
+        assert key is not None, "gating dropout draws from the key of the update"
+        seed = mix_seed(key.update, self.layer_index)
+        draw = torch.rand((), generator=torch.Generator().manual_seed(seed))
+        return draw.item() < self.gating_dropout

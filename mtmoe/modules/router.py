@@ -2,76 +2,233 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
-from mtmoe.config import DropPolicy, RouterConfig
-from mtmoe.ops.losses import balance_loss
-from mtmoe.ops.routing import assign_slots, expert_capacity
+from mtmoe.config import (
+    ChoiceWeight,
+    ChooseBy,
+    DropPolicy,
+    RouterConfig,
+    RouterInput,
+    RouterLanguage,
+    SecondChoice,
+)
+from mtmoe.modules.tokens import Tokens
+from mtmoe.ops.backend import TORCH, Backend
+from mtmoe.ops.losses import balance_loss, z_loss
+from mtmoe.ops.precision import at_least_float32
+from mtmoe.ops.routing import (
+    SKIPPED,
+    choose_experts,
+    choose_tokens,
+    expert_capacity,
+    mark_skipped,
+    sample_choices,
+)
+
+
+def _zero() -> Tensor:
+    return torch.zeros(())
 
 
 @dataclass(frozen=True)
 class Routing:
     """Where each token goes; made by `Router`, read by dispatch, losses and statistics.
 
-    T counts real tokens only: padding is never routed.
+    T counts real tokens only: padding is never routed. Where experts choose, K is E and the choices
+    that were not made are `SKIPPED`.
     """
 
     expert: Tensor  # (T, K) int64, strongest choice first
-    slot: Tensor  # (T, K) int64 place in the expert's queue, or DROPPED
+    slot: Tensor  # (T, K) int64 place in the expert's queue; or DROPPED, or SKIPPED
     weight: Tensor  # (T, K) float32 share of the output
     probs: Tensor  # (T, E) float32 probabilities before the choice
-    balance_loss: Tensor  # () float32
+    balance_loss: Tensor = field(default_factory=_zero)  # () float32
+    z_loss: Tensor = field(default_factory=_zero)  # () float32
+    gate_loss: Tensor = field(default_factory=_zero)  # () float32, of conditional routing
+    is_expert_choice: bool = False
 
 
 class Router(nn.Module):
-    """Top-k token-choice router (Switch Transformer for k = 1, GShard for k > 1).
+    """Scores, choice, weights and slots of one MoE layer.
 
-    One choice is weighted by its raw probability, which is what trains the router; several are
-    weighted by their probabilities divided by their sum.
+    Tokens choose (Switch Transformer, arXiv:2101.03961; GShard, arXiv:2006.16668), or experts do
+    (arXiv:2202.09368). A router may read the sentence's language beside the token, or alone, which
+    routes whole sentences (Task-MoE, Kudugunta et al. 2021, arXiv:2110.03742).
+
+    Args:
+        num_languages: how many language tags the vocabulary has; 0: the router reads none.
     """
 
-    def __init__(self, config: RouterConfig, embed_dim: int) -> None:
-        super().__init__()
-        self.config = config
-        self.weight = nn.Parameter(torch.empty(config.num_experts, embed_dim))
+    choice_bias: Tensor | None
 
-    def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Routing:
-        """Route the tokens of `x`, (T, D).
+    def __init__(
+        self,
+        config: RouterConfig,
+        embed_dim: int,
+        choose_by: ChooseBy = ChooseBy.token,
+        num_languages: int = 0,
+    ) -> None:
+        super().__init__()
+        self.config, self.choose_by = config, choose_by
+        self.weight = nn.Parameter(torch.empty(config.num_experts, embed_dim))
+        sides = 2 if config.router_language is RouterLanguage.both else 1
+        reads = config.reads_languages
+        shape = (sides, num_languages, embed_dim)
+        self.language = nn.Parameter(torch.empty(shape)) if reads else None
+        has_bias = config.bias_update_rate > 0 and choose_by is ChooseBy.token
+        self.register_buffer("choice_bias", torch.zeros(config.num_experts) if has_bias else None)
+
+    def forward(
+        self,
+        x: Tensor,
+        tokens: Tokens,
+        generator: torch.Generator | None = None,
+        backend: Backend = TORCH,
+    ) -> Routing:
+        """Route the real tokens of a batch.
 
         Scores are float32 whatever the dtype of `x`: in half precision, rounding changes which
-        expert wins (arXiv:2101.03961, "selective precision"). In evaluation nothing is random and
-        nothing is dropped.
+        expert wins (arXiv:2101.03961, "selective precision"). In evaluation nothing is random, and
+        nothing is dropped unless `eval_capacity_factor` asks for it.
 
         Args:
+            x: (T, D).
+            tokens: says to which sentence each of the T tokens belongs.
             generator: random numbers of this layer and step; needed in training if the config
-                asks for jitter or random drops.
+                asks for any.
         """
         with torch.autocast(x.device.type, enabled=False):
-            probs = torch.softmax(self._jitter(x.float(), generator) @ self.weight.float().t(), -1)
-        chosen, expert = probs.topk(self.config.top_k, dim=-1)  # (T, K) each
-        weight = chosen if self.config.top_k == 1 else chosen / chosen.sum(-1, keepdim=True)
-        slot = self._slots(expert, generator)
-        return Routing(expert, slot, weight, probs, balance_loss(probs, expert[:, 0]))
+            read = self._read(x, tokens, generator)
+            by_expert = at_least_float32(self.weight) @ read.t()  # (E, T): a CPU's softmax is ten
+            scores, probs = by_expert.t(), by_expert.softmax(0).t()  # times slower over short rows
+            if self.choose_by is ChooseBy.expert:
+                return self._let_experts_choose(scores, probs, tokens)
+            return self._let_tokens_choose(scores, probs, generator, backend)
 
-    def _jitter(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+    def _read(self, x: Tensor, tokens: Tokens, generator: torch.Generator | None) -> Tensor:
+        """What the scores are computed from, (T, D)."""
+        kind = self.config.router_input
+        found = at_least_float32(x)
+        if kind is not RouterInput.token:
+            language = self._language_of(tokens, x.device)
+            found = language if kind is RouterInput.language else found + language
         if not self.training or self.config.jitter == 0:
-            return x
-        noise = torch.rand(x.shape, device=x.device, generator=_drawn_from(generator))
-        return x * (1 + self.config.jitter * (2 * noise - 1))
+            return found
+        noise = torch.rand(found.shape, device=x.device, generator=_drawn_from(generator))
+        return found * (1 + self.config.jitter * (2 * noise - 1))
 
-    def _slots(self, expert: Tensor, generator: torch.Generator | None) -> Tensor:
+    def _language_of(self, tokens: Tokens, device: torch.device) -> Tensor:
+        """(T, D) embeddings of the language or languages of each token's sentence."""
+        assert self.language is not None
+        assert tokens.languages is not None, "a router that reads languages must be told them"
+        columns = {
+            RouterLanguage.source: tokens.languages[:, :1],
+            RouterLanguage.target: tokens.languages[:, 1:],
+            RouterLanguage.both: tokens.languages,
+        }[self.config.router_language]
+        table = at_least_float32(self.language)
+        of_sentence = sum(table[side][columns[:, side]] for side in range(table.shape[0]))
+        assert isinstance(of_sentence, Tensor)
+        return of_sentence.index_select(0, tokens.sentence(device))
+
+    def _let_tokens_choose(
+        self, scores: Tensor, probs: Tensor, generator: torch.Generator | None, backend: Backend
+    ) -> Routing:
         config = self.config
-        if not self.training or config.capacity_factor == 0:
-            return torch.zeros_like(expert)  # dropless: no queue is needed to order the rows
-        T = expert.shape[0]
-        priority = None
-        if config.drop_policy is DropPolicy.random:
-            priority = torch.rand(T, device=expert.device, generator=_drawn_from(generator))
-        capacity = expert_capacity(config.capacity_factor, config.top_k, T, config.num_experts)
-        return assign_slots(expert, config.num_experts, capacity, priority)
+        chosen, expert = choose_experts(probs, config.top_k, self.choice_bias)  # (T, K) each
+        is_normalised = config.choice_weight is ChoiceWeight.normalised or (
+            config.choice_weight is ChoiceWeight.auto and config.top_k > 1
+        )
+        weight = chosen / chosen.sum(-1, keepdim=True) if is_normalised else chosen
+        wanted = self._sample(chosen, generator)
+        slot = self._slots(expert, probs, wanted, generator, backend)
+        weight = self._mask_outputs(weight, generator)
+        loss = balance_loss(probs, expert[:, 0])
+        return Routing(expert, slot, weight, probs, loss, self._z_loss(scores))
+
+    def _let_experts_choose(self, scores: Tensor, probs: Tensor, tokens: Tokens) -> Routing:
+        """Every expert is used alike by construction: there is no balance loss."""
+        config, sentence = self.config, tokens.sentence(probs.device)
+        length = torch.bincount(sentence, minlength=tokens.shape[0])
+        mean_load = (config.capacity_factor or 1.0) * config.top_k / config.num_experts
+        per_expert = (length * mean_load - 1e-6).ceil().long().clamp(min=config.min_capacity)
+        is_chosen = choose_tokens(probs, sentence, per_expert)  # (T, E)
+        expert = torch.arange(config.num_experts, device=probs.device).expand_as(probs)
+        weight = probs
+        if config.choice_weight is ChoiceWeight.normalised:
+            total = (probs * is_chosen).sum(-1, keepdim=True)
+            weight = probs / total.clamp(min=torch.finfo(probs.dtype).tiny)
+        slot = mark_skipped(torch.zeros_like(expert), is_chosen)
+        zero, z = probs.new_zeros(()), self._z_loss(scores)
+        return Routing(expert, slot, weight, probs, zero, z, is_expert_choice=True)
+
+    def _z_loss(self, scores: Tensor) -> Tensor:
+        """0 where it has no weight: it would cost as much as the softmax."""
+        return z_loss(scores) if self.config.z_loss_weight else scores.new_zeros(())
+
+    def _sample(self, chosen: Tensor, generator: torch.Generator | None) -> Tensor | None:
+        """(T, K) bool: which choices are taken; None: all."""
+        if not self.training or self.config.second_choice is SecondChoice.always:
+            return None
+        noise = torch.rand(chosen.shape, device=chosen.device, generator=_drawn_from(generator))
+        return sample_choices(chosen.detach() / chosen.detach().sum(-1, keepdim=True), noise)
+
+    def _slots(
+        self,
+        expert: Tensor,
+        probs: Tensor,
+        wanted: Tensor | None,
+        generator: torch.Generator | None,
+        backend: Backend,
+    ) -> Tensor:
+        config, E = self.config, self.config.num_experts
+        factor = config.capacity_factor if self.training else config.eval_capacity_factor
+        if factor == 0:  # dropless: no queue is needed to order the rows
+            slot = torch.zeros_like(expert)
+        else:
+            T = expert.shape[0]
+            capacity = expert_capacity(factor, config.top_k, T, E, config.min_capacity)
+            queue = expert if wanted is None else expert.masked_fill(~wanted, E)
+            num_queues = E if wanted is None else E + 1
+            priority = self._priority(probs, generator)
+            slot = backend.assign_slots(queue, num_queues, capacity, priority)
+        return slot if wanted is None else mark_skipped(slot, wanted)
+
+    def _priority(self, probs: Tensor, generator: torch.Generator | None) -> Tensor | None:
+        policy = self.config.drop_policy
+        if policy is DropPolicy.score:  # Riquelme et al. 2021, arXiv:2106.05974
+            return probs.detach().max(-1).values
+        if policy is DropPolicy.order or not self.training:
+            return None
+        T = probs.shape[0]
+        return torch.rand(T, device=probs.device, generator=_drawn_from(generator))
+
+    def _mask_outputs(self, weight: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Expert output masking (Elbayad et al. 2022, arXiv:2212.07571), scaled like dropout."""
+        share = self.config.expert_output_masking
+        if not self.training or share == 0:
+            return weight
+        noise = torch.rand(weight.shape, device=weight.device, generator=_drawn_from(generator))
+        return weight * (noise >= share) / (1 - share)
+
+
+def router_loss(config: RouterConfig, gate_loss_weight: float, routing: Routing) -> Tensor:
+    """The weighted losses of one router, () float32."""
+    return (
+        config.balance_loss_weight * routing.balance_loss
+        + config.z_loss_weight * routing.z_loss
+        + gate_loss_weight * routing.gate_loss
+    )
+
+
+def skip_experts(routing: Routing) -> Routing:
+    """The same routing, with no expert for any token (gating dropout)."""
+    slot = torch.full_like(routing.slot, SKIPPED)
+    return replace(routing, slot=slot)
 
 
 def _drawn_from(generator: torch.Generator | None) -> torch.Generator:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from mtmoe.modules.router import Routing
+from mtmoe.ops.routing import DROPPED, SKIPPED
 
 
 @torch.no_grad()
@@ -14,14 +15,15 @@ def routing_statistics(routing: Routing) -> dict[str, Tensor]:
 
     Returns:
         tokens: (E,) int64, choices of each expert, before dropping; choices: (), their number;
-        dropped: (), choices without a slot; entropy: (), of the probabilities in nats, summed over
-        choices, so that entropy / choices is the mean over tokens.
+        dropped: (), choices without a slot; entropy: (), of the probabilities in nats, so weighted
+        that entropy / choices is the mean over tokens. Skipped choices are in none of them.
     """
-    probs, K = routing.probs, routing.expert.shape[1]
-    entropy = -(probs * probs.clamp_min(1e-30).log()).sum() * K
+    probs, is_wanted = routing.probs, routing.slot != SKIPPED
+    T, choices = probs.shape[0], is_wanted.sum()
+    entropy = -(probs * probs.clamp_min(1e-30).log()).sum() * choices / max(T, 1)
     return {
-        "tokens": torch.bincount(routing.expert.flatten(), minlength=probs.shape[1]),
-        "choices": torch.tensor(routing.expert.numel(), device=probs.device),
-        "dropped": (routing.slot < 0).sum(),
+        "tokens": torch.bincount(routing.expert[is_wanted], minlength=probs.shape[1]),
+        "choices": choices,
+        "dropped": (routing.slot == DROPPED).sum(),
         "entropy": entropy,
     }

@@ -9,10 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mtmoe.config import TransformerConfig
+from mtmoe.config import ChooseBy, TransformerConfig
+from mtmoe.errors import ConfigError
 from mtmoe.modules.initialise import initialise
-from mtmoe.modules.layers import DecoderLayer, EncoderLayer, LayerCache, TokenMask
+from mtmoe.modules.layers import DecoderLayer, EncoderLayer, LayerCache, LayerKind
 from mtmoe.modules.router import Routing
+from mtmoe.modules.tokens import Tokens, read_languages
+from mtmoe.ops.routing import RouterKey
 
 
 @dataclass(frozen=True)
@@ -20,14 +23,12 @@ class Memory:
     """What the decoder reads of the source."""
 
     states: Tensor  # (B, S, D)
-    mask: TokenMask
+    tokens: Tokens
     routings: tuple[Routing, ...] = ()  # of the encoder's MoE layers, in order
 
     def select(self, rows: Tensor) -> Memory:
         """The sentences `rows`, (B',) int64, in that order; without routings."""
-        visible = self.mask.visible
-        visible = visible if visible is None else visible.index_select(0, rows)
-        return Memory(self.states.index_select(0, rows), TokenMask(visible, None))
+        return Memory(self.states.index_select(0, rows), self.tokens.select(rows))
 
 
 @dataclass
@@ -58,6 +59,7 @@ class Transformer(nn.Module):
     Args:
         vocab_size: V.
         padding: id that stands where no token is.
+        num_languages: how many of the last symbols are language tags; for routers that read them.
         seed: the first weights depend on it and on the parameter's name only; None leaves them
             empty, to be loaded.
     """
@@ -65,19 +67,29 @@ class Transformer(nn.Module):
     positions: Tensor
 
     def __init__(
-        self, config: TransformerConfig, vocab_size: int, padding: int, seed: int | None = None
+        self,
+        config: TransformerConfig,
+        vocab_size: int,
+        padding: int,
+        seed: int | None = None,
+        num_languages: int = 0,
     ) -> None:
         super().__init__()
+        if config.router.reads_languages and config.moe_layer_names and num_languages == 0:
+            raise ConfigError(
+                "router_input must be token for a vocabulary without language tags, but is "
+                f"{config.router.router_input}."
+            )
         self.config = config
         self.padding = padding
+        self.num_languages = num_languages
         self.embedding = nn.Embedding(vocab_size, config.embed_dim)
-        names = {name: n for n, name in enumerate(config.moe_layer_names)}
         self.encoder = nn.ModuleList(
-            EncoderLayer(config, names.get(f"encoder.{n}")) for n in range(config.encoder_layers)
+            EncoderLayer(config, self._kind("encoder", n)) for n in range(config.encoder_layers)
         )
         self.encoder_norm = nn.LayerNorm(config.embed_dim)
         self.decoder = nn.ModuleList(
-            DecoderLayer(config, names.get(f"decoder.{n}")) for n in range(config.decoder_layers)
+            DecoderLayer(config, self._kind("decoder", n)) for n in range(config.decoder_layers)
         )
         self.decoder_norm = nn.LayerNorm(config.embed_dim)
         table = sinusoidal_positions(config.max_positions, config.embed_dim)
@@ -85,48 +97,70 @@ class Transformer(nn.Module):
         if seed is not None:
             initialise(self, seed)
 
-    def forward(self, source: Tensor, target: Tensor, seed: int | None = None) -> Output:
+    def _kind(self, side: str, number: int) -> LayerKind:
+        name, names = f"{side}.{number}", self.config.moe_layer_names
+        choose_by: ChooseBy = getattr(self.config, f"{side}_routing")
+        index = names.index(name) if name in names else None
+        return LayerKind(index, choose_by, self.num_languages)
+
+    def forward(self, source: Tensor, target: Tensor, key: RouterKey | None = None) -> Output:
         """Decoder states for each position of `target`, which sees what stands before it.
 
         Args:
             source: (B, S) int64, padded on either side.
             target: (B, S') int64, padded on the right; position s is to predict token s + 1.
-            seed: key of the routers' random numbers in training: (seed, update, data rank).
+            key: of the routers' random numbers; needed in training.
         """
-        memory = self.encode(source, seed)
-        output = self.decode(target, memory, seed)
+        memory = self.encode(source, key)
+        output = self.decode(target, memory, key)
         return Output(output.states, memory.routings + output.routings)
 
-    def encode(self, source: Tensor, seed: int | None = None) -> Memory:
+    def encode(self, source: Tensor, key: RouterKey | None = None) -> Memory:
         """Encode `source`, (B, S) int64."""
-        mask = TokenMask.of(source, self.padding)
+        tokens = Tokens.of(source, self.padding, self._languages(source))
         x = self._embed(source, self._source_positions(source))
         routings = []
         for layer in self.encoder:
-            x, routing = layer(x, mask, seed)
+            x, routing = layer(x, tokens, key)
             routings.append(routing)
         states = self.encoder_norm(x)
-        return Memory(states, mask, tuple(r for r in routings if r is not None))
+        return Memory(states, tokens, tuple(r for r in routings if r is not None))
 
     def decode(
         self,
         target: Tensor,
         memory: Memory,
-        seed: int | None = None,
+        key: RouterKey | None = None,
         cache: DecoderCache | None = None,
     ) -> Output:
         """Decode `target`, (B, S') int64; with a cache, the positions that it has not seen yet."""
         start = cache.length if cache else 0
-        mask = TokenMask.of(target, self.padding) if cache is None else TokenMask(None, None)
+        tokens = self._target_tokens(target, memory, is_whole=cache is None)
         x = self._embed(target, self.positions[start : start + target.shape[1]])
         routings = []
         for n, layer in enumerate(self.decoder):
             layer_cache = cache.layers[n] if cache else None
-            x, routing = layer(x, mask, memory.states, memory.mask, seed, layer_cache)
+            x, routing = layer(x, tokens, memory.states, memory.tokens, key, layer_cache)
             routings.append(routing)
         if cache:
             cache.length += target.shape[1]
         return Output(self.decoder_norm(x), tuple(r for r in routings if r is not None))
+
+    def _languages(self, source: Tensor) -> Tensor | None:
+        if not self.config.router.reads_languages:
+            return None
+        vocab_size = self.embedding.weight.shape[0]
+        return read_languages(source, self.padding, self.num_languages, vocab_size)
+
+    def _target_tokens(self, target: Tensor, memory: Memory, is_whole: bool) -> Tokens:
+        """A row of the memory may serve several rows of `target`: hypotheses, side by side."""
+        languages = memory.tokens.languages
+        if languages is not None:
+            rows_per_sentence = target.shape[0] // max(languages.shape[0], 1)
+            languages = languages.repeat_interleave(rows_per_sentence, 0)
+        if is_whole:
+            return Tokens.of(target, self.padding, languages)
+        return Tokens((target.shape[0], target.shape[1]), languages=languages)
 
     def new_cache(self) -> DecoderCache:
         """An empty cache for `decode`."""

@@ -16,6 +16,8 @@ from mtmoe.modules.transformer import Transformer
 class ExpertUse:
     """First choices of the tokens that were routed; N is the number of MoE layers.
 
+    Where experts choose, what counts is each token that an expert took.
+
     Uses of different text add up with `+`.
     """
 
@@ -62,10 +64,18 @@ class ExpertUse:
 
 
 def _count(routing: Routing) -> tuple[Tensor, Tensor]:
-    """(E,) int64 tokens and (E,) float64 summed probability of the first choices."""
-    first, E = routing.expert[:, 0].cpu(), routing.probs.shape[1]
-    chosen = routing.probs.cpu().double().gather(1, first.unsqueeze(1)).squeeze(1)  # (T,)
-    return torch.bincount(first, minlength=E), torch.bincount(first, chosen, minlength=E)
+    """(E,) int64 tokens and (E,) float64 summed probability of the first choices.
+
+    Where experts choose, each token that an expert takes counts.
+    """
+    E, expert = routing.probs.shape[1], routing.expert
+    is_counted = routing.slot >= 0
+    if not routing.is_expert_choice:
+        is_counted = torch.zeros_like(is_counted)
+        is_counted[:, 0] = True
+    chosen = expert[is_counted].cpu()
+    probability = routing.probs.gather(1, expert)[is_counted].cpu().double()
+    return torch.bincount(chosen, minlength=E), torch.bincount(chosen, probability, minlength=E)
 
 
 def measure_use(model: Transformer, batches: Iterable[tuple[Tensor, Tensor]]) -> ExpertUse:

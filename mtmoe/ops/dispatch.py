@@ -7,32 +7,41 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mtmoe.ops.precision import at_least_float32
+from mtmoe.ops.routing import DROPPED
+
 
 @dataclass(frozen=True)
 class Permutation:
-    """How rows in expert order relate to tokens; made by `sort_by_expert`, read by `combine`.
+    """How rows in expert order relate to tokens; made by `sort_by_expert`, read by the rest.
 
-    R is the number of (token, choice) pairs that have a slot.
+    The rows that experts compute are the first `counts.sum()` of the R; a backend that does not
+    wait for the device leaves unused rows behind them, which belong to choices without a slot.
     """
 
     choice: Tensor  # (R,) int64: row r serves choice[r] = token * K + k
-    token: Tensor  # (R,) int64: row r is token[r]
-    counts: list[int]  # rows of each expert, E numbers that sum to R
+    row: Tensor  # (T, K) int64: the row of each choice, or DROPPED
+    counts: Tensor  # (E,) int64 rows of each expert
+
+    @property
+    def token(self) -> Tensor:
+        """(R,) int64: row r is token[r]."""
+        return self.choice // self.row.shape[1]
 
 
 def sort_by_expert(expert: Tensor, slot: Tensor, num_experts: int) -> Permutation:
-    """Order the (token, choice) pairs by expert, dropped ones left out, equal ones by token.
+    """Order the (token, choice) pairs by expert, equal ones by token; those without a slot are out.
 
     Args:
         expert: (T, K) int64.
-        slot: (T, K) int64; negative where the choice was dropped.
+        slot: (T, K) int64; negative where the choice has no slot.
     """
-    K = expert.shape[1]
-    flat = expert.flatten()
-    kept = (slot.flatten() >= 0).nonzero().squeeze(1)  # (R,)
-    choice = kept[flat[kept].argsort(stable=True)]
-    counts = torch.bincount(flat[kept], minlength=num_experts)
-    return Permutation(choice, choice // K, counts.tolist())
+    key = expert.masked_fill(slot < 0, num_experts).flatten()
+    counts = torch.bincount(key, minlength=num_experts + 1)[:num_experts]
+    choice = key.argsort(stable=True)[: int(counts.sum())]
+    row = torch.full_like(key, DROPPED)
+    row[choice] = torch.arange(choice.shape[0], device=key.device)
+    return Permutation(choice, row.view(expert.shape), counts)
 
 
 def permute(x: Tensor, permutation: Permutation) -> Tensor:
@@ -45,11 +54,12 @@ def combine(rows: Tensor, weight: Tensor, permutation: Permutation) -> Tensor:
 
     Args:
         rows: (R, D) outputs of the experts.
-        weight: (T, K) share of each choice.
+        weight: (T, K) float32 share of each choice.
 
     Returns:
-        (T, D) in the dtype of `rows`.
+        (T, D) in the dtype of `rows`; summed in float32 or better.
     """
-    scale = weight.flatten().index_select(0, permutation.choice).to(rows.dtype)
-    scaled = rows * scale.unsqueeze(1)
-    return rows.new_zeros(weight.shape[0], rows.shape[1]).index_add(0, permutation.token, scaled)
+    scale = weight.flatten().index_select(0, permutation.choice).unsqueeze(1)  # (R, 1)
+    scaled = at_least_float32(rows) * scale
+    total = scaled.new_zeros(weight.shape[0], rows.shape[1])
+    return total.index_add(0, permutation.token, scaled).to(rows.dtype)

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 
-def expert_linear(rows: Tensor, counts: list[int], weight: Tensor, bias: Tensor) -> Tensor:
+def expert_linear(
+    rows: Tensor, counts: list[int], weight: Tensor, bias: Tensor | None = None
+) -> Tensor:
     """Apply weight[e] and bias[e] to the rows of expert e.
 
     `unbind` gives one gradient of the stacked weight by one stack; indexing it per expert would
@@ -16,10 +18,15 @@ def expert_linear(rows: Tensor, counts: list[int], weight: Tensor, bias: Tensor)
         rows: (R, D_in), the rows of expert 0 first.
         counts: E numbers that sum to R.
         weight: (E, D_in, D_out).
-        bias: (E, D_out).
+        bias: (E, D_out), or none.
 
     Returns:
         (R, D_out)
     """
-    parts = zip(torch.split(rows, counts), weight.unbind(0), bias.unbind(0), strict=True)
-    return torch.cat([torch.addmm(b, block, w) for block, w, b in parts])
+    blocks = zip(torch.split(rows, counts), weight.unbind(0), strict=True)
+    if bias is None:
+        return torch.cat([block @ w for block, w in blocks])
+    biases = bias.unbind(0)
+    return torch.cat(
+        [torch.addmm(b, block, w) for (block, w), b in zip(blocks, biases, strict=True)]
+    )

@@ -1,4 +1,4 @@
-"""Losses that keep the experts equally used."""
+"""Losses of routers: equal use, small scores, a budget of experts."""
 
 from __future__ import annotations
 
@@ -21,3 +21,28 @@ def balance_loss(probs: Tensor, expert: Tensor) -> Tensor:
     T, E = probs.shape
     chosen = torch.bincount(expert, minlength=E).to(probs.dtype)
     return E * (probs.sum(0) * chosen).sum() / max(T, 1) ** 2
+
+
+def z_loss(scores: Tensor) -> Tensor:
+    """Mean square of log(sum(exp(score))): keeps scores small (ST-MoE, arXiv:2202.08906, eq. 5).
+
+    Args:
+        scores: (T, E) float32 of real tokens, before the softmax.
+
+    Returns:
+        () float32; 0 without tokens.
+    """
+    return scores.logsumexp(-1).square().sum() / max(scores.shape[0], 1)
+
+
+def budget_loss(gate: Tensor, budget: float) -> Tensor:
+    """|mean(gate) - budget|: how many tokens use the experts (arXiv:2212.07571, eq. 4).
+
+    Args:
+        gate: (T,) float32 in [0, 1].
+
+    Returns:
+        () float32; 0 without tokens.
+    """
+    T = gate.shape[0]
+    return (gate.sum() - budget * T).abs() / max(T, 1)

@@ -1,19 +1,79 @@
-"""Which slot of its expert each (token, choice) gets."""
+"""Which experts a token gets, and which slot of an expert; its random numbers."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-DROPPED = -1
+DROPPED = -1  # wanted a slot, but the expert was full
+SKIPPED = -2  # wanted none
 
 
-def expert_capacity(factor: float, top_k: int, num_tokens: int, num_experts: int) -> int:
-    """Slots per expert, at least 1: factor * top_k * tokens / experts, rounded up (GShard)."""
-    return max(1, math.ceil(factor * top_k * num_tokens / num_experts))
+def expert_capacity(
+    factor: float, top_k: int, num_tokens: int, num_experts: int, minimum: int = 1
+) -> int:
+    """Slots per expert: factor * top_k * tokens / experts, rounded up (GShard), or the minimum."""
+    return max(minimum, math.ceil(factor * top_k * num_tokens / num_experts))
+
+
+def choose_experts(probs: Tensor, top_k: int, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Each token takes the `top_k` experts of the highest probability (GShard, arXiv:2006.16668).
+
+    Args:
+        probs: (T, E).
+        bias: (E,) added for the choice only, never to the probability that becomes the weight
+            (balance without a loss: arXiv:2408.15664, DeepSeek-V3).
+
+    Returns:
+        The chosen probabilities, and the experts' numbers, (T, K) each, strongest choice first.
+    """
+    biased = probs if bias is None else probs + bias
+    expert = biased.topk(top_k).indices if top_k > 1 else biased.argmax(-1, keepdim=True)
+    return probs.gather(1, expert), expert
+
+
+def choose_tokens(probs: Tensor, sentence: Tensor, tokens_per_expert: Tensor) -> Tensor:
+    """Each expert takes its best tokens of each sentence (Zhou et al. 2022, arXiv:2202.09368).
+
+    The paper chooses within a batch; within a sentence, a translation does not depend on others.
+    Of equal probabilities, the earlier token is taken.
+
+    Args:
+        probs: (T, E).
+        sentence: (T,) int64 number of each token's sentence, ascending, below B.
+        tokens_per_expert: (B,) int64 tokens that each expert takes of a sentence.
+
+    Returns:
+        (T, E) bool, True where the expert takes the token.
+    """
+    T, B = probs.shape[0], tokens_per_expert.shape[0]
+    length = torch.bincount(sentence, minlength=B)
+    start = length.cumsum(0) - length
+    best_first = probs.argsort(dim=0, descending=True, stable=True)  # (T, E) over all sentences
+    by_sentence = sentence[best_first].argsort(dim=0, stable=True)
+    order = best_first.gather(0, by_sentence)  # sentence by sentence, best token first
+    rank = torch.arange(T, device=probs.device) - start[sentence]  # (T,) within the sentence
+    is_taken = (rank < tokens_per_expert[sentence]).unsqueeze(1).expand_as(order)
+    return torch.zeros_like(order, dtype=torch.bool).scatter(0, order, is_taken)
+
+
+def sample_choices(weight: Tensor, noise: Tensor) -> Tensor:
+    """Take the first choice always, choice k with probability min(1, K * weight) (GShard, sec. 3).
+
+    Args:
+        weight: (T, K) that sum to 1.
+        noise: (T, K) uniform in [0, 1).
+
+    Returns:
+        (T, K) bool
+    """
+    is_taken = noise < weight.shape[1] * weight
+    is_taken[:, 0] = True
+    return is_taken
 
 
 def assign_slots(
@@ -45,11 +105,42 @@ def assign_slots(
     return slot.masked_fill(slot >= capacity, DROPPED)
 
 
-def layer_generator(seed: int, layer: int, device: torch.device) -> torch.Generator:
-    """The random numbers of one router in one forward: equal whenever (seed, layer) are equal.
+def mark_skipped(slot: Tensor, is_wanted: Tensor) -> Tensor:
+    """`slot` with `SKIPPED` where no slot was wanted, (T, K)."""
+    return slot.masked_fill(~is_wanted, SKIPPED)
 
-    Recomputation and the ranks of a tensor group thus draw the same numbers.
+
+def update_choice_bias(bias: Tensor, tokens: Tensor, rate: float) -> None:
+    """Raise the bias of experts with less than the mean load by `rate`, lower the others, in place.
+
+    Balance without a loss (Wang et al. 2024, arXiv:2408.15664; DeepSeek-V3).
+
+    Args:
+        bias: (E,) float32.
+        tokens: (E,) choices of each expert in the whole update, before dropping.
     """
+    load = tokens.to(bias.dtype)
+    bias += rate * (load.mean() - load).sign()
+
+
+@dataclass(frozen=True)
+class RouterKey:
+    """What the random numbers of one forward pass depend on, beside the layer.
+
+    Recomputation and the ranks of a tensor group have equal keys and draw the same numbers.
+    """
+
+    update: int  # from (seed, update): equal on all ranks
+    share: int  # from (seed, update, micro-batch over all data ranks)
+
+    @staticmethod
+    def of(seed: int, update: int, micro_batch: int) -> RouterKey:
+        """The key of a micro-batch; `micro_batch` counts those of all data ranks in an update."""
+        return RouterKey(mix_seed(seed, update), mix_seed(seed, update, micro_batch))
+
+
+def layer_generator(seed: int, layer: int, device: torch.device) -> torch.Generator:
+    """The random numbers of one router in one forward: equal whenever (seed, layer) are equal."""
     return torch.Generator(device).manual_seed(mix_seed(seed, layer))
 
 

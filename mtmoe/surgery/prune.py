@@ -11,7 +11,10 @@ from torch import Tensor
 from mtmoe.checkpoint.fairseq_file import WEIGHT_PREFIX, Checkpoint, as_dict
 from mtmoe.errors import ConfigError
 
-EXPERT_PARTS = ("router.weight", "experts.w_in", "experts.b_in", "experts.w_out", "experts.b_out")
+EXPERT_PARTS = (  # what has one row per expert; some only where the settings ask for them
+    "router.weight", "router.choice_bias", "experts.w_in", "experts.b_in", "experts.w_out",
+    "experts.b_out", "experts.w_gate",
+)  # fmt: skip
 OPTIMIZER_STATE = "last_optimizer_state"  # of the old shapes: a fine-tuning starts it anew
 CLOCK = "previous_training_time"  # in extra_state: counts towards --stop-time-hours
 
@@ -60,7 +63,8 @@ def prune_checkpoint(checkpoint: Checkpoint, kept: Sequence[Tensor]) -> dict[str
     for name, experts in zip(checkpoint.config.moe_layer_names, kept, strict=True):
         for part in EXPERT_PARTS:
             key = f"{WEIGHT_PREFIX}{name}.feed_forward.ffn.{part}"
-            weights[key] = weights[key].index_select(0, experts).clone()
+            if key in weights:
+                weights[key] = weights[key].index_select(0, experts).clone()
     state = {k: v for k, v in checkpoint.state.items() if k != OPTIMIZER_STATE}
     state["extra_state"] = state.get("extra_state", {}) | {CLOCK: 0.0}
     model = as_dict(state["cfg"]["model"]) | {"num_experts": len(kept[0])}

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,35 +16,28 @@ import mtmoe.criterions.moe_cross_entropy
 import mtmoe.optim.deadline
 import mtmoe.optim.fairseq_adam  # noqa: F401  (registers what `--user-dir` does not import)
 from mtmoe.checkpoint.fairseq_file import pack_vocabulary
-from mtmoe.config import MultitaskConfig
+from mtmoe.config import EncoderTags, MultitaskConfig, TransformerConfig
 from mtmoe.data.batching import source_tags
-from mtmoe.errors import DataError
+from mtmoe.errors import ConfigError, DataError
 from mtmoe.fairseq_view import core_config, fairseq_view, one_sentence
-from mtmoe.ops.routing import mix_seed
+from mtmoe.ops.routing import RouterKey
 from mtmoe.tasks.data_bin import choose_directions, find_pairs, load_side, load_vocabulary
 from mtmoe.tasks.direction_dataset import DirectionData, DirectionDataset
+from mtmoe.tasks.interactive import Sentences, WholeText, encode_lines
+from mtmoe.tasks.programs import TASK_NAME, fit_program
+from mtmoe.tasks.start import check_start, find_start
 
 logger = logging.getLogger(__name__)
-TASK_NAME = "multitask_translation"
 TRAIN_SPLIT = "train"
-View = fairseq_view(MultitaskConfig, "MultitaskView", borrowed={"seed": "common.seed"})
-
-
-def choose_task_by_default() -> None:
-    """Let `fairseq-generate --user-dir mtmoe` use this task without `--task`.
-
-    These programs take the task from the command line, not from the checkpoint, and their default
-    is `translation`, which knows no language tags. Only their command line without `--task` is
-    completed; nothing else is touched.
-    """
-    program = Path(sys.argv[0]).name if sys.argv else ""
-    if program in ("fairseq-generate", "fairseq-interactive", "fairseq-validate") and not any(
-        word == "--task" or word.startswith("--task=") for word in sys.argv
-    ):
-        sys.argv.append(f"--task={TASK_NAME}")
-
-
-choose_task_by_default()
+BORROWED = {
+    "seed": "common.seed",
+    "post_process": "common_eval.post_process",
+    "save_dir": "checkpoint.save_dir",
+    "restore_file": "checkpoint.restore_file",
+    "finetune_from_model": "checkpoint.finetune_from_model",
+}
+View = fairseq_view(MultitaskConfig, "MultitaskView", borrowed=BORROWED)
+fit_program()
 
 
 @register_task(TASK_NAME, dataclass=View)
@@ -68,7 +60,9 @@ class MultitaskTranslationTask(FairseqTask):
         pairs = find_pairs(self.config.data)
         available = sorted("-".join(direction) for direction in pairs)
         self.directions = choose_directions(self.config, available)
+        self._names_pieces = False  # whether --bpe names a coder
         self._step = (-1, -1)  # (update, micro-batch) of the last training step
+        self._choices: dict[str, Any] = {}  # (E,) by MoE layer, of the present update
 
     @classmethod
     def setup_task(cls, cfg: Any, **kwargs: Any) -> MultitaskTranslationTask:
@@ -120,19 +114,54 @@ class MultitaskTranslationTask(FairseqTask):
     ) -> DirectionDataset:
         """The sentences of `fairseq-interactive`; the settings must name one direction."""
         with one_sentence():
-            if len(self.directions) != 1:
-                known = ", ".join(self.directions)
-                raise DataError(
-                    f"one direction must be chosen, but there are {known}. "
-                    "Give --source-lang and --target-lang."
-                )
-            data = self._direction_data(self.directions[0], _Sentences(src_tokens), None)
+            data = self._direction_data(self._only_direction(), Sentences(src_tokens), None)
             return DirectionDataset([data], [0], is_grouped=True)
+
+    def _only_direction(self) -> str:
+        if len(self.directions) != 1:
+            raise ConfigError(
+                f"one direction must be chosen, but there are {', '.join(self.directions)}. "
+                "Give --source-lang and --target-lang."
+            )
+        return self.directions[0]
+
+    def get_interactive_tokens_and_lengths(
+        self, lines: list[str], encode_fn: Callable[[str], str]
+    ) -> tuple[list[Tensor], list[int]]:
+        """The ids of the lines of `fairseq-interactive`, plain text unless --bpe is given."""
+        if self._names_pieces:
+            tokens, lengths = super().get_interactive_tokens_and_lengths(lines, encode_fn)
+            return tokens, lengths
+        tokens = encode_lines(self.vocabulary, [encode_fn(line) for line in lines])
+        return tokens, [len(ids) for ids in tokens]
+
+    def build_bpe(self, args: Any) -> Any:
+        """The coder that --bpe names, if any; with --remove-bpe, its output is whole already."""
+        coder = super().build_bpe(args)
+        self._names_pieces = coder is not None
+        return WholeText(coder) if coder is not None and self.cfg.post_process else coder
 
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
         """Make the model, or end the program with one sentence."""
         with one_sentence():
-            return super().build_model(cfg, from_checkpoint)
+            self._check_languages(core_config(TransformerConfig, cfg))
+            model = super().build_model(cfg, from_checkpoint)
+            if not from_checkpoint:
+                options = (self.cfg.save_dir, self.cfg.restore_file, self.cfg.finetune_from_model)
+                path = find_start(*options)
+                if path is not None:
+                    check_start(path, model)
+            return model
+
+    def _check_languages(self, config: TransformerConfig) -> None:
+        """Refuse routers that read a language which the encoder's tags do not name."""
+        wanted, tags = config.router.router_language, self.config.encoder_tags
+        is_told = tags is EncoderTags.both or tags.value == wanted.value
+        if config.router.reads_languages and config.moe_layer_names and not is_told:
+            raise ConfigError(
+                f"router_language must be {tags} with encoder_tags {tags}, but is {wanted}. "
+                "Or set encoder_tags to both."
+            )
 
     def train_step(
         self,
@@ -151,8 +180,31 @@ class MultitaskTranslationTask(FairseqTask):
         micro = self._step[1] + 1 if self._step[0] == update_num else 0
         self._step = (update_num, micro)
         number = micro * _num_ranks() + _rank()
-        model.set_router_seed(mix_seed(self.seed, update_num, number))
-        return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
+        model.set_router_key(RouterKey.of(self.seed, update_num, number))
+        with one_sentence():
+            loss, size, log = super().train_step(
+                sample, model, criterion, optimizer, update_num, ignore_grad
+            )
+        self._count_choices(log, is_first=micro == 0)
+        return loss, size, log
+
+    def _count_choices(self, log: dict[str, Any], is_first: bool) -> None:
+        """Add up the choices of each expert over the micro-batches of an update."""
+        if is_first:
+            self._choices = {}
+        for key, value in log.items():
+            name = key.removeprefix("moe ").removesuffix(" tokens")
+            if key == f"moe {name} tokens":
+                self._choices[name] = self._choices.get(name, 0) + value
+
+    def optimizer_step(self, optimizer: Any, model: Any, update_num: int) -> None:
+        """Step, then balance the experts' choices over all ranks where the routers ask for it."""
+        super().optimizer_step(optimizer, model, update_num)
+        if model.transformer.config.router.bias_update_rate > 0:
+            if _num_ranks() > 1:
+                for tokens in self._choices.values():
+                    torch.distributed.all_reduce(tokens)
+            model.balance_choices(self._choices)
 
     def inference_step(
         self,
@@ -162,19 +214,33 @@ class MultitaskTranslationTask(FairseqTask):
         prefix_tokens: Tensor | None = None,
         constraints: Tensor | None = None,
     ) -> Any:
-        """Generate; every hypothesis starts with the target language's tag."""
+        """Generate; every hypothesis starts with the target language's tag.
+
+        `fairseq-interactive` makes its batches by hand, without our key: it has one direction.
+        """
+        tag = sample.get("target_tag")
+        if tag is None:
+            tag = self.vocabulary.tag(self._only_direction().split("-")[1])
         with torch.no_grad():
             return generator.generate(
                 models,
                 sample,
                 prefix_tokens=prefix_tokens,
                 constraints=constraints,
-                bos_token=sample["target_tag"],
+                bos_token=tag,
             )
 
     def state_dict(self) -> dict[str, Any]:
         """What makes a checkpoint translate without the data folder."""
-        return pack_vocabulary(self.vocabulary, self.directions)
+        packed = pack_vocabulary(self.vocabulary, self.directions)
+        return {**packed, "encoder_tags": self.config.encoder_tags.value}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Put the tags in front of sources that the loaded model was trained with."""
+        super().load_state_dict(state_dict)
+        if "encoder_tags" in state_dict:
+            tags = EncoderTags(state_dict["encoder_tags"])
+            self.config = dataclasses.replace(self.config, encoder_tags=tags)
 
     @property
     def source_dictionary(self) -> Dictionary:
@@ -185,20 +251,6 @@ class MultitaskTranslationTask(FairseqTask):
     def target_dictionary(self) -> Dictionary:
         """The joint dictionary."""
         return self.dictionary
-
-
-class _Sentences:
-    """A list of id tensors in the form of an indexed dataset."""
-
-    def __init__(self, sentences: list[Tensor]) -> None:
-        self.sentences = sentences
-        self.sizes = torch.tensor([len(s) for s in sentences]).numpy()
-
-    def __len__(self) -> int:
-        return len(self.sentences)
-
-    def __getitem__(self, index: int) -> Tensor:
-        return self.sentences[index].long()
 
 
 def _if_distributed(function: Callable[[], int], alone: int) -> int:

@@ -11,7 +11,7 @@ import pickle
 import pytest
 import torch
 
-from mtmoe.checkpoint.fairseq_file import load_checkpoint, write_checkpoint
+from mtmoe.checkpoint.fairseq_file import check_readable, load_checkpoint, write_checkpoint
 from mtmoe.errors import CheckpointError
 from tests.inference.tiny_model import tiny_state, write_tiny_checkpoint
 
@@ -60,14 +60,27 @@ def test_a_truncated_file_is_refused(tmp_path, share):
     path = write_tiny_checkpoint(tmp_path)
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
-    with pytest.raises(CheckpointError, match="truncated, damaged, or no checkpoint"):
-        load_checkpoint(path)
+    for read in (load_checkpoint, check_readable):
+        with pytest.raises(CheckpointError, match=r"is (empty|cut off or damaged)\. Give another"):
+            read(path)
 
 
 def test_text_is_no_checkpoint(tmp_path):
     (tmp_path / "a.pt").write_text("hello\n" * 100)
-    with pytest.raises(CheckpointError, match="no checkpoint"):
-        load_checkpoint(tmp_path / "a.pt")
+    for read in (load_checkpoint, check_readable):
+        with pytest.raises(CheckpointError, match=r"a\.pt is no checkpoint\. Give another file"):
+            read(tmp_path / "a.pt")
+
+
+def test_a_folder_is_not_called_missing(tmp_path):
+    with pytest.raises(CheckpointError, match="must be a file, but is a folder: "):
+        load_checkpoint(tmp_path)
+
+
+def test_a_whole_file_of_any_format_is_readable(tmp_path):
+    check_readable(write_tiny_checkpoint(tmp_path))
+    torch.save({}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    check_readable(tmp_path / "old.pt")
 
 
 class Harmful:
@@ -78,9 +91,10 @@ class Harmful:
 def test_code_in_a_checkpoint_is_not_run(tmp_path, capsys):
     (tmp_path / "pickle.pt").write_bytes(pickle.dumps(Harmful()))
     torch.save({"model": Harmful()}, tmp_path / "zip.pt")
-    for name in ("pickle.pt", "zip.pt"):
-        with pytest.raises(CheckpointError):
-            load_checkpoint(tmp_path / name)
+    for name, what in (("pickle.pt", "is no checkpoint"), ("zip.pt", "holds Python objects")):
+        for read in (load_checkpoint, check_readable):
+            with pytest.raises(CheckpointError, match=what):
+                read(tmp_path / name)
     assert capsys.readouterr().out == ""
 
 

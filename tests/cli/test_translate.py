@@ -103,13 +103,16 @@ def test_a_direction_that_was_not_trained_is_warned_of(
         (["--source-lang", "xx"], "source language must be one of de, en, fr, but is 'xx'."),
         (["--source-lang", "de"], "must differ from the source language, but both are 'de'."),
         (["--target-lang", "en"], "source language must be named to translate into 'en'"),
-        (["--input", "/none/text"], "--input must be a text file, but is not there: /none/text."),
-        (["--input", "/"], "--input must be a text file, but is a folder: /."),
+        (["--input", "/none/text"], "--input must be a file, but is not there: /none/text."),
+        (["--input", "/"], "--input must be a file, but is a folder: /."),
         (
             ["--output", "/none/out"],
             "--output must lie in a folder that is there, but is /none/out.",
         ),
         (["--output", "/"], "--output must be a file, but is a folder: /."),
+        (["--output", ""], "--output must be a file, but its name is empty."),
+        (["--model", ""], "checkpoint must be a file, but its name is empty."),
+        (["--model", "/"], "checkpoint must be a file, but is a folder: /. Name a file in it."),
         (["--model", "/none/x.pt"], "checkpoint must be a file, but is not there: /none/x.pt."),
     ],
 )
@@ -125,11 +128,29 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(
 
 def test_a_damaged_checkpoint_is_told(run: Run, model: str, tmp_path: Path) -> None:
     whole = Path(model).read_bytes()
-    for name, data in (("cut.pt", whole[: len(whole) // 2]), ("text.pt", b"no checkpoint")):
+    for name, data, what in (
+        ("cut.pt", whole[: len(whole) // 2], "is cut off or damaged"),
+        ("text.pt", b"import torch\n", "is no checkpoint"),
+    ):
         (tmp_path / name).write_bytes(data)
         code, out, error = run("--target-lang", "de", model=str(tmp_path / name))
         assert (code, out, error.count("\n")) == (2, "", 1)
-        assert name in error
+        assert f"{name} {what}. Give another file." in error
+
+
+@pytest.mark.parametrize(
+    ("closed", "message"),
+    [
+        ("<&-", "standard input must be open, but is closed. Give --input FILE."),
+        (">&-", "standard output must be open, but is closed. Lead it to a file"),
+    ],
+)
+def test_a_closed_stream_is_one_sentence(model: str, closed: str, message: str) -> None:
+    command = f"'{sys.executable}' -m mtmoe.cli.main translate --model {model} --target-lang de"
+    found = subprocess.run(f"{command} {closed}", shell=True, capture_output=True, text=True)
+    assert found.returncode == 2
+    assert found.stderr.startswith(f"error: {message}")
+    assert found.stderr.count("\n") == 1
 
 
 def test_ctrl_c_and_a_full_disk_are_one_sentence(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from data_prep.config import Config, FilePair, load_config, pair_name
-from mtmoe.errors import ConfigError
+from mtmoe.errors import ConfigError, DataError
 
 ROOT = Path(__file__).parents[2]
 GOOD = "languages: [en, de]\ngettext: {}\n"
@@ -38,6 +38,7 @@ def test_pair_names() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("seed: '\x07'", "--config must be a YAML file, but .* is not: .*not allowed"),
         ("[1, 2]", "--config must hold keys and values"),
         ("a: [", "--config must be a YAML file, but .* is not: "),
         ("gettext: {}", "languages must be at least two different ones, but are none"),
@@ -62,7 +63,10 @@ def test_pair_names() -> None:
         (GOOD + "limits: {min_letter_share: 2}", "limits.min_letter_share must be between 0 and 1"),
         (GOOD + "limits: {max_length_ratio: x}", "limits.max_length_ratio must be a number"),
         ("languages: [en, e]\ngettext: {}", "languages must be plain lower-case codes"),
-        (GOOD + "split: {test: 0}", "split.test must be between 1 and .*, but is 0"),
+        (
+            GOOD + "split: {test: 0}",
+            "split.test must be between 1 and .*, but is 0. Give 1 or more",
+        ),
         (GOOD + "split: {held_out_share: 0.9}", "split.held_out_share must be between"),
         (GOOD + "vocabulary: {size: 10}", "vocabulary.size must be between 300 and .*, but is 10"),
         (
@@ -83,5 +87,24 @@ def test_mistakes_are_named(tmp_path: Path, text: str, message: str) -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"--config must be a YAML file, but .* is not there"):
+    with pytest.raises(
+        ConfigError, match=r"--config must be a file, but is not there: .*none.yaml"
+    ):
         load_config(tmp_path / "none.yaml")
+    with pytest.raises(ConfigError, match="--config must be a file, but is a folder: "):
+        load_config(tmp_path)
+
+
+@pytest.mark.parametrize("coding", ["utf-16", "utf-16-le"])
+def test_other_encodings_are_named(tmp_path: Path, coding: str) -> None:
+    (tmp_path / "data.yaml").write_bytes(GOOD.encode(coding))
+    with pytest.raises(ConfigError, match=r"--config must be UTF-8, .* NUL bytes, as UTF-16 does"):
+        load_config(tmp_path / "data.yaml")
+    (tmp_path / "data.yaml").write_bytes("# für mich\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"data.yaml line 1 has the byte 0xfc at column 4"):
+        load_config(tmp_path / "data.yaml")
+
+
+def test_a_byte_order_mark_is_no_part_of_a_key(tmp_path: Path) -> None:
+    (tmp_path / "data.yaml").write_text(GOOD, "utf-8-sig")
+    assert load_config(tmp_path / "data.yaml").languages == ("en", "de")

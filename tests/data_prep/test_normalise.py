@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 from data_prep.normalise import (
     clean_text,
     copy_key,
+    has_control_characters,
     placeholders,
     remove_accelerator,
     strip_placeholders,
 )
+from mtmoe.inference.text import clean_line
 
 
 @given(st.text())
@@ -24,6 +26,13 @@ def test_clean_text_is_one_line_and_does_not_change_again(text: str) -> None:
 
 def test_clean_text_folds_space_composes_and_drops_invisible_characters() -> None:
     assert clean_text(" a\n\tb\u00a0c\u202fd\u200b\u00ad \u2028 u\u0308 ") == "a b c d ü"
+
+
+@given(st.sampled_from([chr(n) for n in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)]))
+def test_control_characters_are_spaces_as_for_the_translator(control: str) -> None:
+    text = f"ciao{control}mondo"
+    assert clean_text(text) == clean_line(text) == "ciao mondo"
+    assert has_control_characters(text) == (control not in "\t\n\r")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 
 from data_prep.config import FilePair
 from data_prep.records import Record
-from data_prep.sources.files import extract_files
+from data_prep.sources.files import check_files, extract_files
 from mtmoe.errors import DataError
 
 
@@ -23,6 +23,28 @@ def test_lines_pair_and_empty_ones_are_left_out(tmp_path: Path) -> None:
     records = list(extract_files(entry, counts))
     assert records == [Record("one", "eins", "a"), Record("three", "dréi", "a")]
     assert counts == {"entries": 3, "pairs": 2, "empty": 1}
+
+
+def test_control_characters_part_words_and_are_counted(tmp_path: Path) -> None:
+    counts: Counter[str] = Counter()
+    entry = pair(tmp_path, b"ciao\0mondo\nb\tc\nd\n", "hallo\x85welt\nb\nd\x1f\n".encode())
+    records = list(extract_files(entry, counts))
+    assert records[0] == Record("ciao mondo", "hallo welt", "a")
+    assert counts == {"entries": 3, "pairs": 3, "control_characters": 2}
+
+
+def test_files_are_checked_by_their_key(tmp_path: Path) -> None:
+    entry = pair(tmp_path, b"a\n", b"b\n")
+    check_files([entry])
+    (tmp_path / "b").unlink()
+    with pytest.raises(
+        DataError, match=r"files.target of en-de must be a file, but is not there: "
+    ):
+        check_files([entry])
+    (tmp_path / "a").unlink()
+    (tmp_path / "a").mkdir()
+    with pytest.raises(DataError, match=r"files.source of en-de must be a file, but is a folder: "):
+        check_files([entry])
 
 
 def test_english_comes_first(tmp_path: Path) -> None:
@@ -46,5 +68,5 @@ def test_mistakes_are_named(tmp_path: Path, source: bytes, target: bytes, messag
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     entry = FilePair("en-de", str(tmp_path / "none"), str(tmp_path / "none"))
-    with pytest.raises(DataError, match=r"text file must exist, but is not there: .*none"):
+    with pytest.raises(DataError, match=r"text must be a file, but is not there: .*none"):
         list(extract_files(entry, Counter()))

@@ -168,7 +168,9 @@ def test_a_corpus_of_which_cleaning_leaves_nothing_is_refused(corpus: SimpleName
 
 def test_a_missing_file_is_refused(corpus: SimpleNamespace) -> None:
     (corpus.folder / "text.en").unlink()
-    assert "text.en" in refused(corpus)
+    missing = f"{corpus.folder}/text.en. Check the path."
+    assert f"files.source of en-de must be a file, but is not there: {missing}" in refused(corpus)
+    assert not corpus.out.exists()
 
 
 def test_an_unknown_language_is_refused(corpus: SimpleNamespace) -> None:
@@ -191,9 +193,16 @@ def test_steps_out_of_order_are_refused(corpus: SimpleNamespace) -> None:
     assert "input of split must be there" in done.stderr
 
 
-def test_an_out_that_cannot_be_written_is_a_failure_of_the_machine(corpus: SimpleNamespace) -> None:
+def test_an_out_that_is_a_file_is_refused(corpus: SimpleNamespace) -> None:
     corpus.out.write_text("a file")
-    assert str(corpus.out) in refused(corpus, code=1)
+    assert f"--out must be a folder, but {corpus.out} is a file" in refused(corpus)
+
+
+def test_without_a_step_the_steps_are_named() -> None:
+    done = subprocess.run([sys.executable, "-m", "data_prep"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert all(step in done.stderr for step in (*STEPS, "prepare", "check"))
 
 
 @pytest.mark.parametrize("step", [*STEPS, "prepare", "check"])

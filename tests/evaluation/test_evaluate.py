@@ -158,7 +158,9 @@ def test_limit_takes_the_first_sentences(run: Path, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("systems", "options", "sentence"),
     [
-        (["lost"], "", "checkpoint of system lost must be a file, but"),
+        (["lost"], "", "checkpoint of system lost must be a file, but is not there"),
+        (["copy"], "--system full=/", "system full must be a file, but is a folder: /."),
+        (["copy"], "--output /dev/null/x", "--output must be a folder, but /dev/null is a file."),
         (["full", "full"], "", "--system must name each system once, but repeats full"),
         (["copy"], "--limit 0", "--limit must be at least 1, but is 0"),
         (["copy"], "--beam x", "argument --beam: invalid int value: 'x'. See `python -m"),

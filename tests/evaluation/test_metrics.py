@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import sacrebleu
 
 from evaluation import compare, score
 from evaluation.compare import compare_lines
-from evaluation.metrics import choose_tokenizer, score_lines
+from evaluation.metrics import check_language, choose_tokenizer, score_lines
 from mtmoe.errors import DataError, run_command
 
 REFERENCES = ["the cat sat on the mat", "a small house by the river", "nothing was found"]
@@ -117,3 +118,28 @@ def test_compare_prints_json_and_refuses_too_few_samples(
     monkeypatch.setattr(sys, "argv", [*command, "1"])
     assert run_command(compare.main) == 2
     assert "--samples must be at least 100, but is 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("language", ["jp", "German", "ZH", "pt-BR", "iw"])
+def test_a_target_language_that_is_no_code_is_refused(
+    files: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    language: str,
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["score", *files, "--target-lang", language])
+    assert run_command(score.main) == 2
+    message = (
+        f"--target-lang must be a code of ISO 639 such as de, ja or pt_br, but is {language!r}"
+    )
+    assert message in capsys.readouterr().err
+    for good in ("de", "ja", "pt_br", "zh_hans", "deu", ""):
+        check_language("--target-lang", good)
+
+
+def test_without_a_step_the_steps_are_named() -> None:
+    done = subprocess.run([sys.executable, "-m", "evaluation"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    for step in ("score", "evaluate", "compare"):
+        assert f"evaluation.{step}" in done.stderr

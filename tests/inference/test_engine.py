@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mtmoe.data.batching import pad, source_tags, tag_source
-from mtmoe.errors import CheckpointError, ConfigError
+from mtmoe.errors import CheckpointError, ConfigError, DataError
 from mtmoe.inference import engine
 from mtmoe.inference.beam_search import SearchRules, search
 from mtmoe.inference.engine import Translator, find_device
@@ -146,6 +146,11 @@ def test_wrong_options_are_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         translator.translate(["a"], "en", "de", **option)
+
+
+def test_one_line_is_not_taken_for_many(translator: Translator) -> None:
+    with pytest.raises(DataError, match=r"lines must be a list of lines, but are one str\. Write"):
+        translator.translate("Save the file.", "en", "de")
 
 
 def test_a_model_without_positions_for_a_sentence_is_refused(tmp_path: Path) -> None:

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from mtmoe.config import RouterConfig, TransformerConfig
+from mtmoe.modules.tokens import Tokens
 from mtmoe.modules.transformer import Transformer
+from mtmoe.ops.routing import RouterKey
 
 PAD = 1
 
@@ -86,7 +88,7 @@ def test_padding_is_not_routed_and_enters_no_loss():
     model = make_model(router={"capacity_factor": 1.0, "jitter": 0.0}).train()
     source, target = batch()
     wider = torch.cat([source, torch.full((3, 5), PAD)], 1)
-    narrow, wide = (model(s, target, seed=1).routings for s in (source, wider))
+    narrow, wide = (model(s, target, key=RouterKey(1, 1)).routings for s in (source, wider))
     for a, b in zip(narrow, wide, strict=True):
         assert torch.equal(a.expert, b.expert)
         assert torch.equal(a.slot, b.slot)
@@ -94,10 +96,10 @@ def test_padding_is_not_routed_and_enters_no_loss():
     assert narrow[0].expert.shape[0] == int((source != PAD).sum())
 
 
-def test_training_forward_is_a_function_of_its_seed():
+def test_training_forward_is_a_function_of_its_key():
     model = make_model(router={"capacity_factor": 0.5}).train()
     source, target = batch()
-    first, again, other = (model(source, target, seed).states for seed in (1, 1, 2))
+    first, again, other = (model(source, target, RouterKey(0, share)).states for share in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
@@ -116,12 +118,12 @@ def test_moe_stands_on_every_nth_layer(every, names):
     model = make_model(moe_every=every)
     assert model.config.moe_layer_names == names
     source, target = batch()
-    assert len(model(source, target, seed=1).routings) == len(names)
+    assert len(model(source, target, key=RouterKey(1, 1)).routings) == len(names)
 
 
 def test_all_parameters_receive_gradients():
     model = make_model(router={"top_k": 4}).train()
-    output = model(*batch(), seed=1)
+    output = model(*batch(), key=RouterKey(1, 1))
     (model.project(output.states).logsumexp(-1).sum()).backward()
     missing = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum()]
     # a key's bias adds the same to all scores of a query: softmax does not see it
@@ -131,7 +133,7 @@ def test_all_parameters_receive_gradients():
 def test_shared_network_adds_its_output_for_real_tokens_only():
     layer = make_model(shared_ffn_dim=24).eval().encoder[0].feed_forward.ffn
     x = torch.randn(2, 3, 32)
-    tokens = torch.tensor([0, 1, 3, 4, 5])
+    tokens = Tokens((2, 3), real=torch.tensor([0, 1, 3, 4, 5]))
     with torch.no_grad():
         both, _ = layer(x, tokens)
         shared = layer.shared(x)

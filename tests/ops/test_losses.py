@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
+import pytest
 import torch
 
-from mtmoe.ops.losses import balance_loss
+from mtmoe.ops.losses import balance_loss, budget_loss, z_loss
 
 
 def test_balance_loss_equals_its_definition():
@@ -30,3 +33,14 @@ def test_balance_loss_without_tokens_is_zero():
     loss = balance_loss(probs, torch.empty(0, dtype=torch.int64))
     loss.backward()
     assert loss.item() == 0
+
+
+def test_z_loss_and_budget_loss_equal_loops():
+    scores = torch.randn(6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    expected = sum(math.log(sum(math.exp(s) for s in row)) ** 2 for row in scores.tolist()) / 6
+    assert z_loss(scores).item() == pytest.approx(expected)
+    assert z_loss(scores[:0]) == 0
+    gate = scores.sigmoid()[:, 0]
+    assert budget_loss(gate, 0.8).item() == pytest.approx(abs(sum(gate.tolist()) / 6 - 0.8))
+    assert budget_loss(gate[:0], 0.8) == 0
+    assert torch.autograd.gradcheck(z_loss, scores.requires_grad_())

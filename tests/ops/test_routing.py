@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 
 from mtmoe.ops.routing import (
     DROPPED,
+    RouterKey,
     assign_slots,
     expert_capacity,
     layer_generator,
     mix_seed,
+    update_choice_bias,
 )
 
 
@@ -49,10 +51,11 @@ def test_slots_equal_a_loop_over_tokens(T, E, capacity, use_priority, data):
 
 
 def skewed_batch():
-    """4096 tokens, 8 experts, a router that prefers some of them."""
+    """16,384 first choices among 16 experts, of which five get more than their share."""
     generator = torch.Generator().manual_seed(0)
-    logits = torch.randn(4096, 8, generator=generator) + torch.linspace(1.2, -1.2, 8)
-    return logits.argmax(1, keepdim=True), generator
+    popular = [0.24, 0.12, 0.105, 0.08, 0.07]
+    shares = torch.tensor([*popular, *[(1 - sum(popular)) / 11] * 11])
+    return torch.multinomial(shares, 16384, replacement=True, generator=generator), generator
 
 
 def kept_by_quarter(slot):
@@ -61,27 +64,47 @@ def kept_by_quarter(slot):
 
 def test_first_come_turns_away_the_end_of_the_batch():
     expert, _ = skewed_batch()
-    kept = kept_by_quarter(assign_slots(expert, 8, 512))
-    assert kept[0] > 0.95
-    assert kept[0] > kept[1] > kept[2] > kept[3]
-    assert kept[3] < 0.65
+    kept = kept_by_quarter(assign_slots(expert.unsqueeze(1), 16, 1024))  # capacity factor 1
+    assert kept == pytest.approx([1.00, 0.77, 0.58, 0.44], abs=0.02)
 
 
 def test_random_token_selection_treats_all_positions_alike():
     expert, generator = skewed_batch()
-    in_order = assign_slots(expert, 8, 512)
-    at_random = assign_slots(expert, 8, 512, torch.rand(4096, generator=generator))
-    kept = kept_by_quarter(at_random)
-    assert max(kept) - min(kept) < 0.05
+    in_order = assign_slots(expert.unsqueeze(1), 16, 1024)
+    priority = torch.rand(16384, generator=generator)
+    at_random = assign_slots(expert.unsqueeze(1), 16, 1024, priority)
+    assert kept_by_quarter(at_random) == pytest.approx([0.70] * 4, abs=0.02)
     assert (at_random >= 0).sum() == (in_order >= 0).sum()
 
 
 @pytest.mark.parametrize(
-    ("factor", "top_k", "tokens", "experts", "expected"),
-    [(1.0, 1, 100, 8, 13), (1.25, 2, 64, 8, 20), (0.01, 1, 3, 8, 1), (1.0, 1, 0, 4, 1)],
+    ("factor", "top_k", "tokens", "experts", "minimum", "expected"),
+    [
+        (1.0, 1, 100, 8, 1, 13),
+        (1.25, 2, 64, 8, 1, 20),
+        (0.01, 1, 3, 8, 1, 1),
+        (1.0, 1, 0, 4, 1, 1),
+        (1.0, 1, 100, 8, 20, 20),
+    ],
 )
-def test_capacity_is_rounded_up_and_at_least_one(factor, top_k, tokens, experts, expected):
-    assert expert_capacity(factor, top_k, tokens, experts) == expected
+def test_capacity_is_rounded_up_and_at_least_the_minimum(
+    factor, top_k, tokens, experts, minimum, expected
+):
+    assert expert_capacity(factor, top_k, tokens, experts, minimum) == expected
+
+
+def test_choice_bias_moves_against_the_load():
+    bias = torch.zeros(4)
+    update_choice_bias(bias, torch.tensor([10, 2, 4, 4]), 0.1)
+    torch.testing.assert_close(bias, torch.tensor([-0.1, 0.1, 0.1, 0.1]))
+    update_choice_bias(bias, torch.tensor([5, 5, 5, 5]), 0.1)
+    torch.testing.assert_close(bias, torch.tensor([-0.1, 0.1, 0.1, 0.1]))
+
+
+def test_keys_share_the_update_and_differ_by_micro_batch():
+    first, second = RouterKey.of(1, 7, 0), RouterKey.of(1, 7, 1)
+    assert first.update == second.update != RouterKey.of(1, 8, 0).update
+    assert len({first.share, second.share, RouterKey.of(2, 7, 0).share}) == 3
 
 
 def test_random_numbers_depend_on_each_part_of_the_key():

@@ -52,7 +52,7 @@ def test_unequal_sides_are_refused(tmp_path: Path) -> None:
 
 def test_missing_side_is_refused(tmp_path: Path) -> None:
     (tmp_path / "test.en-de.en").write_text("one\n")
-    with pytest.raises(DataError, match=r"must exist, but is not there: .*test.en-de.de"):
+    with pytest.raises(DataError, match=r"text must be a file, but is not there: .*test.en-de.de"):
         read_directions(tmp_path, "test")
 
 

@@ -164,7 +164,12 @@ def test_command_writes_picture_and_numbers(
     ("settings", "options", "error", "sentence"),
     [
         ({}, ["--limit", "0"], ConfigError, "--limit must be at least 1, but is 0"),
-        ({}, ["--json", "/no/such/x.json"], ConfigError, "--json must be in a folder that exists"),
+        (
+            {},
+            ["--json", "/no/such/x.json"],
+            ConfigError,
+            "--json must lie in a folder that is there",
+        ),
         ({"moe_every": 0}, [], CheckpointError, "model must have MoE layers, but .* is dense"),
     ],
 )

@@ -10,17 +10,20 @@ from pathlib import Path
 import pytest
 import sacrebleu
 
+from mtmoe.checkpoint.fairseq_file import load_checkpoint
+
 ROOT = Path(__file__).parents[2]
 DIRECTIONS = sorted(f"{a}-{b}" for x in ("de", "es", "fr") for a, b in (("en", x), (x, "en")))
 SMALL = ["model.embed_dim=64", "model.ffn_dim=64", "model.attention_heads=4"]
 
 
-def run(command, out, **kwargs):
+def run(command, out, settings=None, **kwargs):
     environment = os.environ | {
         "OUT": str(out),
         "MINUTES": "0.3",
         "DATA": str(ROOT / "tests/samples/gettext/data.yaml"),
         "OMP_NUM_THREADS": "2",
+        **(settings or {}),
     }
     return subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, **kwargs
@@ -47,7 +50,7 @@ def test_the_chain_leaves_what_it_promises(finished):
         assert "version:" in row["signature"]
     assert (out / "manifest.json").is_file()
     assert (out / "experts.png").read_bytes().startswith(b"\x89PNG")
-    assert "your.txt" in result.stderr
+    assert f"--model {out}/checkpoints/checkpoint_best.pt --source-lang en" in result.stderr
     assert "en-de" in result.stdout
 
 
@@ -78,7 +81,8 @@ def test_command_line_keeps_lines_and_equals_stock_fairseq_generate(finished):
     generate = (
         f"fairseq-generate {out}/data-bin --user-dir mtmoe --path {model} -s en -t de --beam 4"
     )
-    stock = run([*generate.split(), "--remove-bpe", "sentencepiece"], out)
+    limits = ["--max-len-a", "2", "--max-len-b", "20"]  # as the command has them
+    stock = run([*generate.split(), *limits, "--remove-bpe", "sentencepiece"], out)
     assert stock.returncode == 0, stock.stderr[-3000:]
     rows = [line.split("\t") for line in stock.stdout.splitlines() if line.startswith("D-")]
     by_number = {int(row[0].removeprefix("D-")): row[2] for row in rows}
@@ -101,3 +105,45 @@ def test_printf_gives_as_many_lines(finished):
     lines = result.stdout.split("\n")
     assert len(lines) == 4
     assert lines[1] == lines[3] == ""
+
+
+@pytest.mark.slow
+def test_another_architecture_is_refused_and_nothing_changes(finished):
+    out, _ = finished
+    before = {p: p.stat().st_mtime_ns for p in out.rglob("*")}
+    result = run(["bash", "recipes/quickstart/run.sh", *SMALL, "model.num_experts=4"], out)
+    assert result.returncode == 2
+    assert result.stderr.endswith("but is 4. Give another OUT.\n")
+    assert before == {p: p.stat().st_mtime_ns for p in out.rglob("*")}
+
+
+@pytest.mark.slow
+def test_fewer_experts_are_pruned_and_scored_anew(finished):
+    out, _ = finished
+    before = (out / "checkpoints" / "checkpoint_best.pt").stat().st_mtime_ns
+    scores = json.loads((out / "scores.json").read_text())
+    result = run(["bash", "recipes/quickstart/run.sh", *SMALL], out, {"KEEP": "2"})
+    assert result.returncode == 0, result.stderr[-3000:]
+    tuned = load_checkpoint(out / "checkpoints" / "pruned" / "checkpoint_best.pt")
+    assert tuned.config.router.num_experts == 2
+    assert (out / "checkpoints" / "pruned.old-1" / "checkpoint_best.pt").exists()
+    assert (out / "checkpoints" / "checkpoint_best.pt").stat().st_mtime_ns == before
+    assert json.loads((out / "scores.json").read_text()) != scores
+
+
+@pytest.mark.slow
+def test_other_text_is_trained_on(finished, tmp_path):
+    """Runs last: it sets the checkpoints aside."""
+    out, _ = finished
+    for path in (ROOT / "tests/samples/gettext").glob("sample.*"):
+        lines = path.read_text("utf-8").splitlines(keepends=True)
+        (tmp_path / path.name).write_text("".join(lines[:600]), "utf-8")
+    data = (ROOT / "tests/samples/gettext/data.yaml").read_text("utf-8")
+    (tmp_path / "data.yaml").write_text(data.replace("test: 40", "test: 10"), "utf-8")
+    settings = {"DATA": str(tmp_path / "data.yaml"), "MINUTES": "0.1"}
+    result = run(["bash", "recipes/quickstart/run.sh", *SMALL], out, settings)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert "It is set aside as" in result.stderr
+    old, new = (out / name / "checkpoint_best.pt" for name in ("checkpoints.old-1", "checkpoints"))
+    assert load_checkpoint(old).vocabulary != load_checkpoint(new).vocabulary
+    assert (out / "checkpoints" / "pruned" / "checkpoint_best.pt").exists()

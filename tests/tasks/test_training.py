@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from mtmoe.checkpoint.fairseq_file import load_checkpoint
+from mtmoe.inference.engine import Translator
 from tests.fairseq_run import train
 
 
@@ -50,6 +51,53 @@ def test_training_learns_the_toy_languages(toy_data, tmp_path, extra):
     assert state["extra_state"]["val_loss"] < 2.5  # bits a token; an untrained model has 7
 
 
+METHODS = {
+    "any top-k, raw weights": ["--top-k", "3", "--choice-weight", "raw"],
+    "minimum capacity": ["--capacity-factor", "1.0", "--min-capacity", "4"],
+    "evaluation capacity": ["--capacity-factor", "1.0", "--eval-capacity-factor", "2.0"],
+    "drops in order": ["--capacity-factor", "0.8", "--drop-policy", "order"],
+    "drops at random": ["--capacity-factor", "0.8", "--drop-policy", "random", "--top-k", "2"],
+    "drops by score": ["--capacity-factor", "0.8", "--drop-policy", "score"],
+    "jitter": ["--jitter", "0.1"],
+    "sampled second choice": ["--top-k", "2", "--second-choice", "sampled"],
+    "z-loss": ["--z-loss-weight", "0.001"],
+    "balance without a loss": ["--bias-update-rate", "0.01", "--balance-loss-weight", "0"],
+    "expert choice": ["--encoder-routing", "expert", "--top-k", "2"],
+    "routing by language": ["--router-input", "language", "--router-language", "both"],
+    "language embedding": ["--router-input", "token_and_language"],
+    "gating dropout": ["--gating-dropout", "0.2"],
+    "expert output masking": ["--expert-output-masking", "0.2"],
+    "shared expert": ["--shared-ffn-dim", "32"],
+    "residual MoE": ["--shared-ffn-dim", "32", "--shared-mode", "mixed"],
+    "conditional routing": [
+        "--shared-ffn-dim", "32", "--shared-mode", "conditional", "--gate-dropout", "0.2",
+    ],
+    "gelu": ["--activation", "gelu"],
+    "swiglu": ["--activation", "swiglu"],
+    "torch backend": ["--backend", "torch"],
+    "dropout of hidden numbers": ["--activation-dropout", "0.1"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("method", list(METHODS))
+def test_every_routing_method_trains_and_its_checkpoint_translates(toy_data, tmp_path, method):
+    options = ["--max-update", "20", "--directions", "aa-bb", *METHODS[method]]
+    state = train(toy_data, tmp_path / "run", *options)
+    assert state["extra_state"]["val_loss"] < 6.5  # bits a token; an untrained model has 7
+    translator = Translator.load(tmp_path / "run" / "checkpoint_last.pt")
+    assert len(translator.translate(["abc ab", "j"], "aa", "bb", beam=2)) == 2
+
+
+def test_bias_balancing_moves_the_biases_of_all_layers_after_each_update(toy_data, tmp_path):
+    options = ["--bias-update-rate", "0.5", "--update-freq", "2", "--max-update", "3"]
+    weights = train(toy_data, tmp_path / "run", *options)["model"]
+    biases = [w for name, w in weights.items() if name.endswith("router.choice_bias")]
+    assert len(biases) == 4
+    for bias in biases:
+        assert bias.abs().sum() > 0
+        assert set((bias / 0.5).tolist()) <= {-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0}
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -61,6 +109,16 @@ def test_training_learns_the_toy_languages(toy_data, tmp_path, extra):
         (["--label-smoothing", "1.5"], "label_smoothing must be at least 0 and below 1"),
         (["--lr-scheduler", "linear_to_deadline"], "stop_time_hours must be above 0"),
         (["--valid-subset", "valid,dev"], "must hold the split 'dev'"),
+        (["--decoder-routing", "expert"], "decoder_routing must be token"),
+        (
+            ["--shared-ffn-dim", "0", "--shared-mode", "mixed"],
+            "shared_mode must be add, unless shared_ffn_dim",
+        ),
+        (["--backend", "triton"], "backend must be auto, torch or cpu"),
+        (
+            ["--router-input", "language", "--encoder-tags", "source"],
+            "router_language must be source with encoder_tags source, but is target",
+        ),
     ],
 )
 def test_a_wrong_setting_ends_fairseq_with_one_sentence(

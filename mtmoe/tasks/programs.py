@@ -1,0 +1,76 @@
+"""fairseq's programs with our task: its name, checks ahead of their own, failures in one sentence.
+
+`--user-dir mtmoe` imports this while fairseq reads its command line: the only place that is reached
+before fairseq opens checkpoints and folders.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+from mtmoe.checkpoint.fairseq_file import check_readable
+from mtmoe.errors import CheckpointError, describe_failure
+from mtmoe.fairseq_view import one_sentence
+
+TASK_NAME = "multitask_translation"
+READERS = ("fairseq-generate", "fairseq-interactive", "fairseq-validate")  # of checkpoints
+TRAINERS = ("fairseq-train", "fairseq-hydra-train")
+
+
+def fit_program() -> None:
+    """Fit the program that imports the plugin, if it is one of fairseq's, to our task."""
+    program = Path(sys.argv[0]).name if sys.argv else ""
+    if program in READERS:
+        with one_sentence():
+            sys.argv += complete_arguments(sys.argv[1:])
+    if program in (*READERS, *TRAINERS):
+        sys.excepthook = explain
+
+
+def complete_arguments(words: Sequence[str]) -> list[str]:
+    """What a program that reads checkpoints lacks to use our task; checks its checkpoints.
+
+    These programs take the task from the command line, not from the checkpoint, and their default
+    is `translation`, which knows no language tags.
+
+    Raises:
+        CheckpointError: no checkpoint is given, or one that cannot be read.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--task", default=None)
+    parser.add_argument("--path", default=None)
+    parser.add_argument("--checkpoint-suffix", default="")
+    parser.add_argument("--checkpoint-shard-count", default="1")
+    parser.add_argument("-h", "--help", action="store_true")
+    options, _ = parser.parse_known_args(list(words))
+    if options.task not in (None, TASK_NAME):
+        return []
+    if not options.help:
+        is_one_file = not options.checkpoint_suffix and options.checkpoint_shard_count == "1"
+        _check_checkpoints(options.path, is_one_file)
+    return [] if options.task else [f"--task={TASK_NAME}"]
+
+
+def _check_checkpoints(path: str | None, is_one_file: bool) -> None:
+    if path is None:
+        raise CheckpointError(
+            "--path must name a checkpoint, but is not given. Add --path checkpoint_best.pt."
+        )
+    if is_one_file and "://" not in path:
+        for part in path.split(os.pathsep):  # several: an ensemble
+            check_readable(part)
+
+
+def explain(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Say in one sentence what ended a program, if the user or the machine did; else all of it."""
+    if issubclass(kind, KeyboardInterrupt):
+        sys.stderr.write("interrupted.\n")
+    elif isinstance(error, OSError) and error.errno:
+        sys.stderr.write(f"error: {describe_failure(error)}\n")
+    else:
+        sys.__excepthook__(kind, error, trace)
