@@ -1,0 +1,22 @@
+"""How every kernel is started."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def launch(
+    kernel: Any, grid: tuple[int, ...], first: Tensor, *others: Any, **constants: Any
+) -> None:
+    """Run `kernel` on the device of its first argument, which need not be the current device.
+
+    Multiply and add may fuse, as in torch's own kernels; Triton wants that said (its default is
+    about to change). An empty grid starts nothing.
+    """
+    if 0 in grid:
+        return
+    with torch.cuda.device_of(first):  # type: ignore[no-untyped-call]
+        kernel[grid](first, *others, enable_fp_fusion=True, **constants)
