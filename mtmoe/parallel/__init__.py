@@ -1,0 +1,1 @@
+"""Several ranks: the mesh and its collectives, on torch.distributed."""

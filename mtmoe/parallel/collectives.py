@@ -1,0 +1,171 @@
+"""Collectives with gradients, as operators that a checkpointing policy sees, and their counts.
+
+An autograd.Function would be invisible to selective activation checkpointing, which then would
+send everything again. The backward of each is again a collective of this file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.distributed_c10d import (  # type: ignore[attr-defined]
+    GroupName,
+    _resolve_process_group,
+)
+
+from mtmoe.parallel.mesh import Axis
+
+
+@dataclass
+class Traffic:
+    """How often each collective ran, and the bytes that this rank sent to others."""
+
+    calls: Counter[str] = field(default_factory=Counter)
+    sent_bytes: Counter[str] = field(default_factory=Counter)
+
+
+_listeners: list[Traffic] = []
+
+
+@contextlib.contextmanager
+def count_traffic() -> Iterator[Traffic]:
+    """Count the collectives of this process, backward passes included, while it is open."""
+    traffic = Traffic()
+    _listeners.append(traffic)
+    try:
+        yield traffic
+    finally:
+        _listeners.remove(traffic)
+
+
+def _note(kind: str, sent: int) -> None:
+    for traffic in _listeners:
+        traffic.calls[kind] += 1
+        traffic.sent_bytes[kind] += sent
+
+
+def all_to_all(x: Tensor, send: list[int], recv: list[int], axis: Axis) -> Tensor:
+    """Send `send[p]` rows of `x` to rank p of the axis, and receive `recv[p]` rows from it.
+
+    Collective in forward and in backward: every rank of the axis must reach both. The gradient
+    goes the same way back, with `send` and `recv` swapped.
+
+    Args:
+        x: (sum(send), ...) rows, ordered by destination.
+
+    Returns:
+        (sum(recv), ...) rows, ordered by source.
+    """
+    if axis.size == 1:
+        return x
+    out: Tensor = torch.ops.mtmoe.all_to_all(x, send, recv, axis.name)
+    return out
+
+
+def all_gather(x: Tensor, axis: Axis) -> Tensor:
+    """The rows of all ranks of the axis, one after the other; all must have as many.
+
+    Backward: the gradients of all ranks are summed, and each gets the part of its own rows. Use it
+    where the ranks then do different work (or slices of the same).
+
+    Args:
+        x: (N, ...).
+
+    Returns:
+        (size * N, ...)
+    """
+    if axis.size == 1:
+        return x
+    out: Tensor = torch.ops.mtmoe.all_gather(x, axis.name, axis.size)
+    return out
+
+
+def reduce_scatter(x: Tensor, axis: Axis) -> Tensor:
+    """Sum `x` over the ranks of the axis; each gets one part of the rows. The dual of all_gather.
+
+    Args:
+        x: (size * N, ...).
+
+    Returns:
+        (N, ...)
+    """
+    if axis.size == 1:
+        return x
+    out: Tensor = torch.ops.mtmoe.reduce_scatter(x, axis.name, axis.size)
+    return out
+
+
+@torch.library.custom_op("mtmoe::all_to_all", mutates_args=())
+def _all_to_all(x: Tensor, send: list[int], recv: list[int], group: str) -> Tensor:
+    out = x.new_empty(sum(recv), *x.shape[1:])
+    process_group = _resolve_process_group(GroupName(group))
+    own = send[dist.get_rank(process_group)]
+    row_bytes = x[:1].numel() * x.element_size() if x.shape[0] else 0
+    _note("all_to_all", (sum(send) - own) * row_bytes)
+    dist.all_to_all_single(out, x.contiguous(), recv, send, group=process_group)
+    return out
+
+
+@_all_to_all.register_fake
+def _(x: Tensor, send: list[int], recv: list[int], group: str) -> Tensor:
+    return x.new_empty(sum(recv), *x.shape[1:])
+
+
+def _save_splits(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    _, ctx.send, ctx.recv, ctx.group = inputs
+
+
+def _all_to_all_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+    return torch.ops.mtmoe.all_to_all(grad, ctx.recv, ctx.send, ctx.group), None, None, None
+
+
+_all_to_all.register_autograd(_all_to_all_backward, setup_context=_save_splits)
+
+
+@torch.library.custom_op("mtmoe::all_gather", mutates_args=())
+def _all_gather(x: Tensor, group: str, size: int) -> Tensor:
+    out = x.new_empty(size * x.shape[0], *x.shape[1:])
+    _note("all_gather", (size - 1) * x.numel() * x.element_size())
+    dist.all_gather_single(out, x.contiguous(), group=_resolve_process_group(GroupName(group)))
+    return out
+
+
+@_all_gather.register_fake
+def _(x: Tensor, group: str, size: int) -> Tensor:
+    return x.new_empty(size * x.shape[0], *x.shape[1:])
+
+
+@torch.library.custom_op("mtmoe::reduce_scatter", mutates_args=())
+def _reduce_scatter(x: Tensor, group: str, size: int) -> Tensor:
+    out = x.new_empty(x.shape[0] // size, *x.shape[1:])
+    _note("reduce_scatter", (size - 1) * out.numel() * x.element_size())
+    dist.reduce_scatter_single(out, x.contiguous(), group=_resolve_process_group(GroupName(group)))
+    return out
+
+
+@_reduce_scatter.register_fake
+def _(x: Tensor, group: str, size: int) -> Tensor:
+    return x.new_empty(x.shape[0] // size, *x.shape[1:])
+
+
+def _save_group(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    _, ctx.group, ctx.size = inputs
+
+
+def _all_gather_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    return torch.ops.mtmoe.reduce_scatter(grad, ctx.group, ctx.size), None, None
+
+
+def _reduce_scatter_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    return torch.ops.mtmoe.all_gather(grad, ctx.group, ctx.size), None, None
+
+
+_all_gather.register_autograd(_all_gather_backward, setup_context=_save_group)
+_reduce_scatter.register_autograd(_reduce_scatter_backward, setup_context=_save_group)
