@@ -7,10 +7,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mtmoe.config import Activation, TransformerConfig
+from mtmoe.errors import LayoutError
+from mtmoe.modules.expert_exchange import plan_exchange, return_rows, send_rows
 from mtmoe.modules.router import Routing
 from mtmoe.ops.backend import Backend
 from mtmoe.ops.buffers import BufferPool
+from mtmoe.ops.dispatch import Permutation
 from mtmoe.ops.expert_ffn import ExpertWeights, activate
+from mtmoe.parallel.mesh import ONE_RANK, Axis
 
 
 class FeedForward(nn.Module):
@@ -35,18 +39,33 @@ class FeedForward(nn.Module):
 
 
 class Experts(nn.Module):
-    """E feed-forward networks whose weights are stacked: w_in (E, D, F), w_out (E, F, D)."""
+    """L feed-forward networks whose weights are stacked: w_in (L, D, F), w_out (L, F, D).
 
-    def __init__(self, config: TransformerConfig) -> None:
+    Args:
+        axis: the ranks that share the E experts out: this one owns L = E / size of them, from
+            `first_expert` on.
+
+    Raises:
+        LayoutError: the experts do not divide among the ranks.
+    """
+
+    def __init__(self, config: TransformerConfig, axis: Axis = ONE_RANK) -> None:
         super().__init__()
         E, D, F_ = config.router.num_experts, config.embed_dim, config.ffn_dim
+        if E % axis.size:
+            raise LayoutError(
+                f"num_experts must be a multiple of expert_parallel_size ({axis.size}), but is "
+                f"{E}. Choose another number of either."
+            )
+        L = E // axis.size
+        self.axis, self.first_expert = axis, axis.rank * L
         self.activation = config.activation
-        self.w_in = nn.Parameter(torch.empty(E, D, F_))
-        self.b_in = nn.Parameter(torch.empty(E, F_))
-        self.w_out = nn.Parameter(torch.empty(E, F_, D))
-        self.b_out = nn.Parameter(torch.empty(E, D))
+        self.w_in = nn.Parameter(torch.empty(L, D, F_))
+        self.b_in = nn.Parameter(torch.empty(L, F_))
+        self.w_out = nn.Parameter(torch.empty(L, F_, D))
+        self.b_out = nn.Parameter(torch.empty(L, D))
         is_gated = self.activation is Activation.swiglu
-        self.w_gate = nn.Parameter(torch.empty(E, D, F_)) if is_gated else None
+        self.w_gate = nn.Parameter(torch.empty(L, D, F_)) if is_gated else None
         self.activation_dropout = config.activation_dropout
         self.pool = BufferPool()
 
@@ -61,8 +80,13 @@ class Experts(nn.Module):
         return self.activation_dropout if self.training else 0.0
 
     def forward(self, x: Tensor, routing: Routing, backend: Backend) -> Tensor:
-        """The (T, D) weighted sums of what each token's experts make of it."""
-        order = backend.sort_by_expert(routing.expert, routing.slot, self.w_in.shape[0])
+        """The (T, D) weighted sums of what each token's experts make of it.
+
+        Collective over the expert axis, forward and backward: a rank without tokens must call it.
+        """
+        order = backend.sort_by_expert(routing.expert, routing.slot, routing.probs.shape[1])
+        if self.axis.size > 1:
+            return self._run_on_all_ranks(x, routing, order, backend)
         return backend.run_experts(
             x,
             routing.weight,
@@ -72,3 +96,13 @@ class Experts(nn.Module):
             self.active_dropout,
             self.pool,
         )
+
+    def _run_on_all_ranks(
+        self, x: Tensor, routing: Routing, order: Permutation, backend: Backend
+    ) -> Tensor:
+        exchange = plan_exchange(order.counts, self.axis)
+        rows = backend.permute(x, order)[: sum(exchange.send)]
+        received = send_rows(rows, exchange, self.axis)
+        options = (self.active_dropout,) if self.active_dropout else ()
+        out = backend.expert_ffn(received, exchange.counts, self.weights, self.activation, *options)
+        return backend.combine(return_rows(out, exchange, self.axis), routing.weight, order)

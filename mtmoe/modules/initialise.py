@@ -7,6 +7,7 @@ import zlib
 import torch
 from torch import Tensor, nn
 
+from mtmoe.modules.experts import Experts
 from mtmoe.ops.routing import mix_seed
 
 EXPERT_WEIGHTS = ("w_in", "w_out", "w_gate")
@@ -20,16 +21,18 @@ def initialise(model: nn.Module, seed: int) -> None:
     from the start: near-equal scores learn to differ slowly. A router's embeddings of languages
     have variance 1, as the normalised tokens that they are added to. Norms are 1, biases 0.
     """
+    first = {n: m.first_expert for n, m in model.named_modules() if isinstance(m, Experts)}
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            _draw(name, parameter, mix_seed(seed, zlib.crc32(name.encode())))
+            first_expert = first.get(name.rpartition(".")[0], 0)
+            _draw(name, parameter, mix_seed(seed, zlib.crc32(name.encode())), first_expert)
 
 
-def _draw(name: str, parameter: Tensor, seed: int) -> None:
+def _draw(name: str, parameter: Tensor, seed: int, first_expert: int) -> None:
     leaf = name.rpartition(".")[2]
     generator = torch.Generator().manual_seed(seed)
     if leaf in EXPERT_WEIGHTS:
-        for number, expert in enumerate(parameter):
+        for number, expert in enumerate(parameter, first_expert):
             nn.init.xavier_uniform_(
                 expert, generator=torch.Generator().manual_seed(mix_seed(seed, number))
             )

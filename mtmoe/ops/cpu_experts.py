@@ -64,11 +64,13 @@ class _FusedExperts(torch.autograd.Function):
         *weights: Tensor | None,
     ) -> Tensor:
         experts = ExpertWeights(*weights)  # type: ignore[arg-type]
-        dtype = compute_dtype(x.dtype)
+        blocks, is_trained = Blocks.of(permutation.counts), any(ctx.needs_input_grad)
+        has_few_rows = is_padding_cheap(blocks)  # an expert: then reading its weights is what costs
+        dtype = x.dtype if has_few_rows else compute_dtype(x.dtype)
         rows = x.index_select(0, permutation.token).to(dtype)  # (R, D)
-        blocks = Blocks.of(permutation.counts)
-        work = _choose_pass(blocks)(experts, activation, blocks, buffers)
-        out, hidden, gate = work.forward(rows, keep_hidden=any(ctx.needs_input_grad))
+        make = PaddedPass if has_few_rows and is_trained else ExpertPass
+        work = make(experts, activation, blocks, buffers)
+        out, hidden, gate = work.forward(rows, keep_hidden=is_trained)
         ctx.save_for_backward(rows, out, hidden, gate, weight, *weights)
         ctx.permutation, ctx.activation, ctx.blocks, ctx.buffers = (
             permutation, activation, blocks, buffers,
@@ -89,15 +91,11 @@ class _FusedExperts(torch.autograd.Function):
             d_weight = d_weight.view(weight.shape)
         g.mul_(row_weight.unsqueeze(1))
         with fastest_float32():
-            make = _choose_pass(ctx.blocks)
+            make = PaddedPass if is_padding_cheap(ctx.blocks) else ExpertPass
             work = make(ExpertWeights(*weights), ctx.activation, ctx.blocks, ctx.buffers)
             d_rows, d = work.backward(rows, hidden, gate, g)
         dx = _sum_rows(d_rows, permutation, None).to(ctx.dtype)
         return dx, d_weight, None, None, None, *d
-
-
-def _choose_pass(blocks: Blocks) -> type[ExpertPass] | type[PaddedPass]:
-    return PaddedPass if is_padding_cheap(blocks) else ExpertPass
 
 
 def _sum_rows(rows: Tensor, permutation: Permutation, weight: Tensor | None) -> Tensor:

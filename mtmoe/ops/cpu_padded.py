@@ -1,7 +1,8 @@
 """The products of many experts with few rows each, on a CPU: one batched product for all.
 
-A product of a few rows is bound by reading the expert's weights; made expert by expert, each waits
-for the threads to meet. Padding the rows of all experts to one number costs little beside that.
+A product of a few rows is bound by reading the expert's weights, and the gradient of the weights by
+writing it; made expert by expert, each waits for the threads to meet. Padding the rows of all
+experts to one number costs little beside that. Without a backward pass it gains nothing.
 """
 
 from __future__ import annotations

@@ -25,6 +25,9 @@ class Axis:
         return self.group.group_name if self.group is not None else ""
 
 
+ONE_RANK = Axis()
+
+
 @dataclass(frozen=True)
 class Mesh:
     """World = data x expert x tensor, tensor innermost, then expert, then data.
@@ -32,10 +35,10 @@ class Mesh:
     Ranks of one tensor group read the same batch; all others read different ones.
     """
 
-    data: Axis = Axis()  # the copies of an expert
-    expert: Axis = Axis()  # ranks that own different experts
-    tensor: Axis = Axis()  # ranks that own slices of the same matrices
-    batch: Axis = Axis()  # data and expert together: ranks with different batches
+    data: Axis = ONE_RANK  # the copies of an expert
+    expert: Axis = ONE_RANK  # ranks that own different experts
+    tensor: Axis = ONE_RANK  # ranks that own slices of the same matrices
+    batch: Axis = ONE_RANK  # data and expert together: ranks with different batches
 
 
 def make_mesh(config: MeshConfig) -> Mesh:
@@ -85,7 +88,7 @@ def _ranks(
 
 def _axis(rank: int, groups: list[list[int]]) -> Axis:
     """The one of `groups` that holds `rank`; all ranks make all groups, in the same order."""
-    mine, found = Axis(), [dist.new_group(ranks) for ranks in groups]
+    mine, found = ONE_RANK, [dist.new_group(ranks) for ranks in groups]
     for ranks, group in zip(groups, found, strict=True):
         if rank in ranks:
             mine = Axis(len(ranks), ranks.index(rank), group)
