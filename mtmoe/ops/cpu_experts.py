@@ -45,9 +45,11 @@ def fused_experts(
     if torch.is_autocast_enabled("cpu"):
         dtype = torch.get_autocast_dtype("cpu")
         x, weights = x.to(dtype), weights.map(lambda w: w.to(dtype))
+    leaves = (x, weight, *(w for w in weights if w is not None))
+    is_trained = torch.is_grad_enabled() and any(leaf.requires_grad for leaf in leaves)
     with torch.autocast("cpu", enabled=False), fastest_float32():
         out: Tensor = _FusedExperts.apply(  # type: ignore[no-untyped-call]
-            x, weight, permutation, activation, buffers or BufferPool(), *weights
+            x, weight, permutation, activation, is_trained, buffers or BufferPool(), *weights
         )
     return out
 
@@ -60,11 +62,12 @@ class _FusedExperts(torch.autograd.Function):
         weight: Tensor,
         permutation: Permutation,
         activation: Activation,
+        is_trained: bool,
         buffers: BufferPool,
         *weights: Tensor | None,
     ) -> Tensor:
         experts = ExpertWeights(*weights)  # type: ignore[arg-type]
-        blocks, is_trained = Blocks.of(permutation.counts), any(ctx.needs_input_grad)
+        blocks = Blocks.of(permutation.counts)
         has_few_rows = is_padding_cheap(blocks)  # an expert: then reading its weights is what costs
         dtype = x.dtype if has_few_rows else compute_dtype(x.dtype)
         rows = x.index_select(0, permutation.token).to(dtype)  # (R, D)
@@ -95,7 +98,7 @@ class _FusedExperts(torch.autograd.Function):
             work = make(ExpertWeights(*weights), ctx.activation, ctx.blocks, ctx.buffers)
             d_rows, d = work.backward(rows, hidden, gate, g)
         dx = _sum_rows(d_rows, permutation, None).to(ctx.dtype)
-        return dx, d_weight, None, None, None, *d
+        return dx, d_weight, None, None, None, None, *d
 
 
 def _sum_rows(rows: Tensor, permutation: Permutation, weight: Tensor | None) -> Tensor:

@@ -178,7 +178,11 @@ def test_recomputed_layer_has_the_same_gradients(backend, use_reentrant):
             leaf.grad = None
         y.square().sum().backward()
         gradients.append([leaf.grad.clone() for leaf in inputs])
-    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+    for found, expected in zip(*gradients, strict=True):
+        if use_reentrant:  # its first forward has no gradients, so the cpu backend may pad or not
+            torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-12)
+        else:
+            assert torch.equal(found, expected)
 
 
 @pytest.mark.slow

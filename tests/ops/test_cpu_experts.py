@@ -209,3 +209,17 @@ def test_choosing_a_product_leaves_no_setting_behind(monkeypatch):
         assert setting.fp32_precision == "bf16", "the outer user is still inside"
     assert setting.fp32_precision == before
     assert isinstance(cpu_matmul.is_onednn_faster(), bool)
+
+
+@pytest.mark.parametrize("rows_per_expert", [4, 40])
+def test_without_a_backward_pass_no_hidden_numbers_are_kept(rows_per_expert):
+    leaves, order = draw_case(8 * rows_per_expert, 8, 1, rows_per_expert, Activation.relu)
+    x, weight, *weights = leaves
+    sizes = []
+    for is_trained in (False, True):
+        pool = BufferPool()
+        with torch.set_grad_enabled(is_trained):
+            CPU.run_experts(x, weight, order, ExpertWeights(*weights), buffers=pool)
+        sizes.append(pool._kept["hidden"].numel() // 7)
+    assert sizes[0] == int(order.counts.max())
+    assert sizes[1] >= int(order.counts.sum())
