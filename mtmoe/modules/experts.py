@@ -103,6 +103,7 @@ class Experts(nn.Module):
         exchange = plan_exchange(order.counts, self.axis)
         rows = backend.permute(x, order)[: sum(exchange.send)]
         received = send_rows(rows, exchange, self.axis)
-        options = (self.active_dropout,) if self.active_dropout else ()
-        out = backend.expert_ffn(received, exchange.counts, self.weights, self.activation, *options)
+        out = backend.run_ffn(
+            received, exchange.counts, self.weights, self.activation, self.active_dropout
+        )
         return backend.combine(return_rows(out, exchange, self.axis), routing.weight, order)

@@ -48,9 +48,20 @@ class Backend:
         if self.fused is not None and dropout == 0:
             return self.fused(x, weight, permutation, weights, activation, buffers)
         rows = self.permute(x, permutation)
-        options = (dropout,) if dropout else ()  # only the definition has it
-        rows = self.expert_ffn(rows, permutation.counts, weights, activation, *options)
+        rows = self.run_ffn(rows, permutation.counts, weights, activation, dropout)
         return self.combine(rows, weight, permutation)
+
+    def run_ffn(
+        self,
+        rows: Tensor,
+        counts: Tensor,
+        weights: ExpertWeights,
+        activation: Activation,
+        dropout: float = 0.0,
+    ) -> Tensor:
+        """`expert_ffn` of (R, D) rows in expert order; only the definition knows dropout."""
+        options = (dropout,) if dropout else ()
+        return self.expert_ffn(rows, counts, weights, activation, *options)
 
 
 TORCH = Backend(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -146,8 +147,9 @@ def test_a_damaged_checkpoint_is_told(run: Run, model: str, tmp_path: Path) -> N
     ],
 )
 def test_a_closed_stream_is_one_sentence(model: str, closed: str, message: str) -> None:
-    command = f"'{sys.executable}' -m mtmoe.cli.main translate --model {model} --target-lang de"
-    found = subprocess.run(f"{command} {closed}", shell=True, capture_output=True, text=True)
+    words = [sys.executable, "-m", "mtmoe.cli.main", "translate", "--model", model]
+    command = f"{shlex.join([*words, '--target-lang', 'de'])} {closed}"
+    found = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert found.returncode == 2
     assert found.stderr.startswith(f"error: {message}")
     assert found.stderr.count("\n") == 1

@@ -13,6 +13,7 @@ from mtmoe.config import (
     RouterConfig,
     SharedMode,
     TransformerConfig,
+    build_config,
 )
 from mtmoe.errors import ConfigError
 from mtmoe.modules.initialise import initialise
@@ -241,8 +242,6 @@ def test_backends_that_cannot_run_are_refused(monkeypatch):
     ],
 )
 def test_settings_that_cannot_work_are_refused(settings, message):
-    from mtmoe.config import build_config
-
     flat = {"moe_every": 1} | {k: v for k, v in settings.items() if k != "router"}
     with pytest.raises(ConfigError, match=message):
         build_config(TransformerConfig, flat | settings.get("router", {}))
