@@ -30,6 +30,7 @@ def fit_program() -> None:
             sys.argv += complete_arguments(sys.argv[1:])
     if program in (*READERS, *TRAINERS):
         sys.excepthook = explain
+        sys.unraisablehook = overlook_half_open
 
 
 def complete_arguments(words: Sequence[str]) -> list[str]:
@@ -74,3 +75,14 @@ def explain(kind: type[BaseException], error: BaseException, trace: TracebackTyp
         sys.stderr.write(f"error: {describe_failure(error)}\n")
     else:
         sys.__excepthook__(kind, error, trace)
+
+
+def overlook_half_open(unraisable: sys.UnraisableHookArgs) -> None:
+    """Say nothing of fairseq's datasets that Ctrl-C met half open; pass on all else.
+
+    Their finalisers close what they had not opened yet, and each would print a traceback.
+    """
+    module = getattr(unraisable.object, "__module__", None) or ""
+    if issubclass(unraisable.exc_type, AttributeError) and module.startswith("fairseq.data"):
+        return
+    sys.__unraisablehook__(unraisable)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import pickle
 import shutil
@@ -14,10 +15,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from fairseq.data.indexed_dataset import MMapIndexedDataset
 
 from mtmoe.errors import CheckpointError
 from mtmoe.inference.engine import Translator
-from mtmoe.tasks.programs import complete_arguments
+from mtmoe.tasks.programs import complete_arguments, overlook_half_open
 from tests.fairseq_run import SETTINGS, train
 from tests.toy_data import toy_sentences
 
@@ -186,11 +188,14 @@ def test_a_save_dir_that_cannot_be_written_is_one_sentence(toy_data, tmp_path):
 
 
 @pytest.mark.slow
-def test_ctrl_c_is_one_line(toy_data, tmp_path):
+@pytest.mark.parametrize(
+    "sign", ["moe_cross_entropy", '"num_updates"']
+)  # while it starts; in training
+def test_ctrl_c_is_one_line(toy_data, tmp_path, sign):
     options = [*SETTINGS, "--max-update", "100000", "--save-dir", tmp_path / "run"]
     with open(tmp_path / "log", "w") as log:
         process = start("fairseq-train", toy_data, *options, stdout=log)
-        while "loss" not in (tmp_path / "log").read_text():
+        while sign not in (tmp_path / "log").read_text():
             assert process.poll() is None
             time.sleep(0.2)
         process.send_signal(signal.SIGINT)
@@ -198,3 +203,22 @@ def test_ctrl_c_is_one_line(toy_data, tmp_path):
     assert process.returncode == -signal.SIGINT  # 130 in a shell
     assert "Traceback" not in error
     assert error.strip().split("\n")[-1] == "interrupted."
+
+
+def test_a_dataset_that_ctrl_c_met_half_open_prints_nothing(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "unraisablehook", overlook_half_open)
+    half_open = MMapIndexedDataset.__new__(MMapIndexedDataset)
+    del half_open
+    gc.collect()
+    assert capsys.readouterr().err == ""
+
+
+def test_other_finalisers_that_fail_are_reported(capsys, monkeypatch):
+    class Broken:
+        def __del__(self):
+            raise AttributeError("broken")
+
+    monkeypatch.setattr(sys, "unraisablehook", overlook_half_open)
+    Broken()
+    gc.collect()
+    assert "AttributeError: broken" in capsys.readouterr().err
