@@ -108,6 +108,14 @@ class EncoderTags(Choice):
     both = "both"
 
 
+class Zero(Choice):
+    """What the ranks that hold copies of a parameter shard among them (ZeRO's stages)."""
+
+    none = "none"
+    gradients = "gradients"
+    parameters = "parameters"
+
+
 class Autocast(Choice):
     """Mixed precision of matrix products in training."""
 
@@ -318,6 +326,16 @@ class MeshConfig:
 
     expert_parallel_size: int = setting(1, "ranks that share the experts of a layer out")
     tensor_parallel_size: int = setting(1, "ranks that share each matrix out")
+    zero: Zero = setting(
+        Zero.none,
+        "what the copies of a parameter shard among them: none; gradients and optimizer state "
+        "(ZeRO-2); or parameters too (ZeRO-3, gathered layer by layer)",
+    )
+    deduplicate_tokens: bool = setting(
+        False,
+        "duplicate token dropping: the ranks of a tensor group send 1/tensor of the tokens each to "
+        "the experts, not all of them the same",
+    )
 
     def __post_init__(self) -> None:
         for name in ("expert_parallel_size", "tensor_parallel_size"):
@@ -339,6 +357,8 @@ class MultitaskConfig:
         EncoderTags.both,
         "language tags before the source sentence; the target's starts the decoder",
     )
+
+    mesh: MeshConfig = field(default_factory=MeshConfig)
 
     def __post_init__(self) -> None:
         require(self, "sampling_temperature", self.sampling_temperature >= 1, "at least 1")

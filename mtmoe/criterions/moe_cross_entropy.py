@@ -16,8 +16,10 @@ from torch import Tensor
 from mtmoe.config import CriterionConfig
 from mtmoe.data.vocabulary import PAD
 from mtmoe.fairseq_view import core_config, fairseq_view, one_sentence
+from mtmoe.modules.embedding import VocabularyEmbedding
 from mtmoe.modules.router import Routing, router_loss
 from mtmoe.modules.statistics import routing_statistics
+from mtmoe.modules.vocabulary_loss import smoothed_nll
 from mtmoe.ops.precision import autocast
 
 View = fairseq_view(
@@ -51,10 +53,7 @@ class MoeCrossEntropy(FairseqCriterion):
         with autocast(target.device, self.config.autocast):
             states, extra = model(**sample["net_input"], features_only=True)
             logits = model.transformer.project(states[is_real])  # (N, V)
-        log_probs = F.log_softmax(logits, dim=-1, dtype=torch.float32)
-        real = target[is_real]
-        epsilon = self.config.label_smoothing
-        loss, nll = label_smoothed_nll_loss(log_probs, real, epsilon, reduce=False)
+        loss, nll = self._token_losses(logits, target[is_real], model.transformer.embedding)
         sample_size = target.shape[0] if self.sentence_avg else sample["ntokens"]
         routings: tuple[Routing, ...] = extra["routings"]
         router_loss = self._router_loss(model, routings)
@@ -74,6 +73,17 @@ class MoeCrossEntropy(FairseqCriterion):
             direction = sample["direction"].unsqueeze(1).expand_as(target)[is_real]
             log |= self._by_direction(nll.detach(), direction)
         return total, sample_size, log
+
+    def _token_losses(
+        self, logits: Tensor, target: Tensor, embedding: VocabularyEmbedding
+    ) -> tuple[Tensor, Tensor]:
+        """Smoothed loss and negative log-likelihood of each target token."""
+        epsilon = self.config.label_smoothing
+        if embedding.axis.size > 1:
+            return smoothed_nll(logits, target, epsilon, embedding)
+        log_probs = F.log_softmax(logits, dim=-1, dtype=torch.float32)
+        loss, nll = label_smoothed_nll_loss(log_probs, target, epsilon, reduce=False)
+        return loss, nll
 
     def _router_loss(self, model: Any, routings: tuple[Routing, ...]) -> Tensor:
         config = model.transformer.config

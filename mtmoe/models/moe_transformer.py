@@ -16,6 +16,7 @@ from fairseq.models import (
 from torch import Tensor
 
 from mtmoe.checkpoint.fairseq_file import MODEL_NAME
+from mtmoe.checkpoint.gathered import gather_weights, load_weights
 from mtmoe.config import TransformerConfig
 from mtmoe.data.vocabulary import PAD
 from mtmoe.errors import CheckpointError
@@ -56,6 +57,7 @@ class MoeTransformer(BaseFairseqModel):
         self.transformer = transformer
         self.register_buffer("vocabulary_digest", vocabulary_digest)
         self.router_key: RouterKey | None = None
+        self._whole: dict[str, Tensor] | None = None
 
     @classmethod
     def build_model(cls, cfg: Any, task: Any) -> MoeTransformer:
@@ -63,9 +65,14 @@ class MoeTransformer(BaseFairseqModel):
         config = core_config(TransformerConfig, cfg)
         vocabulary = task.vocabulary
         num_languages = len(vocabulary.languages)
-        transformer = Transformer(
-            config, len(vocabulary.symbols), PAD, task.seed, num_languages=num_languages
-        )
+        sizes = (config, len(vocabulary.symbols), PAD)
+        if task.mesh.devices is None:
+            transformer = Transformer(*sizes, task.seed, num_languages=num_languages)
+        else:
+            with torch.device("meta"):
+                transformer = Transformer(*sizes, num_languages=num_languages, mesh=task.mesh)
+            device = torch.device(task.mesh.devices.device_type)
+            transformer.materialise(device, task.seed, task.config.mesh.zero)
         digest = hashlib.sha256("\n".join(vocabulary.symbols).encode()).digest()
         return cls(transformer, torch.frombuffer(bytearray(digest), dtype=torch.uint8))
 
@@ -78,7 +85,25 @@ class MoeTransformer(BaseFairseqModel):
                     "the checkpoint must have the vocabulary of the data folder, but has another "
                     "one. Give the folder that it was trained on, or another --save-dir."
                 )
-        return super().load_state_dict(state_dict, *args, **kwargs)
+        if not self.is_sharded:
+            return super().load_state_dict(state_dict, *args, **kwargs)
+        return load_weights(self, state_dict)
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether several ranks hold the network."""
+        return self.transformer.mesh.devices is not None
+
+    def gather(self) -> None:
+        """Bring the whole network to rank 0 for the next `state_dict`; every rank must call it."""
+        self._whole = gather_weights(self)
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """The whole network that `gather` brought, once; else what this rank holds."""
+        if self._whole is None:
+            return super().state_dict(*args, **kwargs)
+        whole, self._whole = self._whole, None
+        return whole
 
     def set_router_key(self, key: RouterKey) -> None:
         """The key of the routers' random numbers in the next forward."""

@@ -9,6 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mtmoe.config import TransformerConfig
+from mtmoe.errors import LayoutError
+from mtmoe.modules.linear import ColumnLinear, RowLinear
+from mtmoe.parallel.collectives import sum_gradient
+from mtmoe.parallel.mesh import ONE_RANK, Axis
 
 
 @dataclass
@@ -34,20 +38,34 @@ class AttentionCache:
 
 
 class Attention(nn.Module):
-    """Scaled dot-product attention of H heads (Vaswani et al. 2017)."""
+    """Scaled dot-product attention of H heads (Vaswani et al. 2017).
 
-    def __init__(self, config: TransformerConfig) -> None:
+    Args:
+        tensor_axis: the ranks that share the heads out; H below is those of this rank.
+
+    Raises:
+        LayoutError: the heads do not divide among the ranks.
+    """
+
+    def __init__(self, config: TransformerConfig, tensor_axis: Axis = ONE_RANK) -> None:
         super().__init__()
-        D = config.embed_dim
-        self.num_heads = config.attention_heads
+        D, ranks = config.embed_dim, tensor_axis.size
+        if config.attention_heads % ranks:
+            raise LayoutError(
+                f"attention_heads must be a multiple of tensor_parallel_size ({ranks}), but is "
+                f"{config.attention_heads}. Choose another number of either."
+            )
+        self.axis = tensor_axis
+        self.head_dim = D // config.attention_heads
         self.dropout = config.attention_dropout
-        self.query = nn.Linear(D, D)
-        self.key = nn.Linear(D, D)
-        self.value = nn.Linear(D, D)
-        self.out = nn.Linear(D, D)
+        self.query = ColumnLinear(D, D)
+        self.key = ColumnLinear(D, D)
+        self.value = ColumnLinear(D, D)
+        self.out = RowLinear(D, D, tensor_axis)
 
     def project_memory(self, memory: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values, (B, H, S, D / H) each, of `memory`, (B, S, D)."""
+        memory = sum_gradient(memory, self.axis)
         return self._split_heads(self.key(memory)), self._split_heads(self.value(memory))
 
     def forward(
@@ -72,11 +90,16 @@ class Attention(nn.Module):
         """
         dropout = self.dropout if self.training else 0.0
         heads = F.scaled_dot_product_attention(
-            self._split_heads(self.query(x)), key, value, visible, dropout, is_causal
+            self._split_heads(self.query(sum_gradient(x, self.axis))),
+            key,
+            value,
+            visible,
+            dropout,
+            is_causal,
         )
-        out: Tensor = self.out(heads.transpose(1, 2).reshape(x.shape))
+        out: Tensor = self.out(heads.transpose(1, 2).flatten(2))
         return out
 
     def _split_heads(self, x: Tensor) -> Tensor:
-        B, S, D = x.shape
-        return x.view(B, S, self.num_heads, D // self.num_heads).transpose(1, 2)
+        B, S, _ = x.shape
+        return x.view(B, S, -1, self.head_dim).transpose(1, 2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -9,28 +11,40 @@ from torch import Tensor, nn
 from mtmoe.config import Activation, TransformerConfig
 from mtmoe.errors import LayoutError
 from mtmoe.modules.expert_exchange import plan_exchange, return_rows, send_rows
+from mtmoe.modules.linear import ColumnLinear, RowLinear
 from mtmoe.modules.router import Routing
 from mtmoe.ops.backend import Backend
 from mtmoe.ops.buffers import BufferPool
 from mtmoe.ops.dispatch import Permutation
 from mtmoe.ops.expert_ffn import ExpertWeights, activate
-from mtmoe.parallel.mesh import ONE_RANK, Axis
+from mtmoe.parallel.collectives import sum_gradient, sum_over
+from mtmoe.parallel.mesh import ONE_PROCESS, ONE_RANK, Axis, Mesh
+from mtmoe.parallel.slices import local_part
 
 
 class FeedForward(nn.Module):
-    """The dense FFN: linear, activation, linear."""
+    """The dense FFN: linear, activation, linear.
 
-    def __init__(self, config: TransformerConfig, ffn_dim: int) -> None:
+    Args:
+        tensor_axis: the ranks that share the hidden numbers out.
+    """
+
+    def __init__(
+        self, config: TransformerConfig, ffn_dim: int, tensor_axis: Axis = ONE_RANK
+    ) -> None:
         super().__init__()
+        _check_width(ffn_dim, tensor_axis)
+        self.axis = tensor_axis
         self.activation = config.activation
-        self.fc_in = nn.Linear(config.embed_dim, ffn_dim)
+        self.fc_in = ColumnLinear(config.embed_dim, ffn_dim)
         is_gated = self.activation is Activation.swiglu
-        self.fc_gate = nn.Linear(config.embed_dim, ffn_dim, bias=False) if is_gated else None
-        self.fc_out = nn.Linear(ffn_dim, config.embed_dim)
+        self.fc_gate = ColumnLinear(config.embed_dim, ffn_dim, bias=False) if is_gated else None
+        self.fc_out = RowLinear(ffn_dim, config.embed_dim, tensor_axis)
         self.activation_dropout = config.activation_dropout
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) to (..., D)."""
+        x = sum_gradient(x, self.axis)
         gate = None if self.fc_gate is None else self.fc_gate(x)
         hidden = activate(self.fc_in(x), gate, self.activation)
         hidden = F.dropout(hidden, self.activation_dropout, self.training)
@@ -39,40 +53,47 @@ class FeedForward(nn.Module):
 
 
 class Experts(nn.Module):
-    """L feed-forward networks whose weights are stacked: w_in (L, D, F), w_out (L, F, D).
+    """E feed-forward networks whose weights are stacked: w_in (E, D, F), w_out (E, F, D).
 
     Args:
-        axis: the ranks that share the E experts out: this one owns L = E / size of them, from
-            `first_expert` on.
+        mesh: the ranks of its expert axis own E / size experts each, those of its tensor axis a
+            slice of each expert's hidden numbers. `mtmoe.parallel.plan` shards the parameters.
 
     Raises:
-        LayoutError: the experts do not divide among the ranks.
+        LayoutError: the experts, or their widths, do not divide among the ranks.
     """
 
-    def __init__(self, config: TransformerConfig, axis: Axis = ONE_RANK) -> None:
+    tensor_dims: ClassVar[dict[str, int]] = {"w_in": 2, "b_in": 1, "w_gate": 2, "w_out": 1}
+    holds_experts: ClassVar[bool] = True
+
+    def __init__(self, config: TransformerConfig, mesh: Mesh = ONE_PROCESS) -> None:
         super().__init__()
         E, D, F_ = config.router.num_experts, config.embed_dim, config.ffn_dim
-        if E % axis.size:
+        if E % mesh.expert.size:
             raise LayoutError(
-                f"num_experts must be a multiple of expert_parallel_size ({axis.size}), but is "
-                f"{E}. Choose another number of either."
+                f"num_experts must be a multiple of expert_parallel_size ({mesh.expert.size}), "
+                f"but is {E}. Choose another number of either."
             )
-        L = E // axis.size
-        self.axis, self.first_expert = axis, axis.rank * L
+        _check_width(F_, mesh.tensor)
+        self.mesh = mesh
         self.activation = config.activation
-        self.w_in = nn.Parameter(torch.empty(L, D, F_))
-        self.b_in = nn.Parameter(torch.empty(L, F_))
-        self.w_out = nn.Parameter(torch.empty(L, F_, D))
-        self.b_out = nn.Parameter(torch.empty(L, D))
+        self.w_in = nn.Parameter(torch.empty(E, D, F_))
+        self.b_in = nn.Parameter(torch.empty(E, F_))
+        self.w_out = nn.Parameter(torch.empty(E, F_, D))
+        self.b_out = nn.Parameter(torch.empty(E, D))
         is_gated = self.activation is Activation.swiglu
-        self.w_gate = nn.Parameter(torch.empty(L, D, F_)) if is_gated else None
+        self.w_gate = nn.Parameter(torch.empty(E, D, F_)) if is_gated else None
         self.activation_dropout = config.activation_dropout
         self.pool = BufferPool()
 
     @property
     def weights(self) -> ExpertWeights:
-        """All that the ops need."""
-        return ExpertWeights(self.w_in, self.b_in, self.w_out, self.b_out, self.w_gate)
+        """All that the ops need, of this rank's slices of its L experts."""
+        whole = ExpertWeights(self.w_in, self.b_in, self.w_out, self.b_out, self.w_gate)
+        own = whole.map(local_part)
+        if self.mesh.tensor.rank == 0:
+            return own
+        return own._replace(b_out=_OnFirstRank.apply(own.b_out))  # type: ignore[no-untyped-call]
 
     @property
     def active_dropout(self) -> float:
@@ -82,28 +103,51 @@ class Experts(nn.Module):
     def forward(self, x: Tensor, routing: Routing, backend: Backend) -> Tensor:
         """The (T, D) weighted sums of what each token's experts make of it.
 
-        Collective over the expert axis, forward and backward: a rank without tokens must call it.
+        Collective over the expert and tensor axes, forward and backward: a rank without tokens
+        must call it.
         """
         order = backend.sort_by_expert(routing.expert, routing.slot, routing.probs.shape[1])
-        if self.axis.size > 1:
+        if self.mesh.expert.size > 1:
             return self._run_on_all_ranks(x, routing, order, backend)
-        return backend.run_experts(
-            x,
-            routing.weight,
+        tensor = self.mesh.tensor
+        y = backend.run_experts(
+            sum_gradient(x, tensor),
+            sum_gradient(routing.weight, tensor),
             order,
             self.weights,
             self.activation,
             self.active_dropout,
             self.pool,
         )
+        return sum_over(y, tensor)
 
     def _run_on_all_ranks(
         self, x: Tensor, routing: Routing, order: Permutation, backend: Backend
     ) -> Tensor:
-        exchange = plan_exchange(order.counts, self.axis)
-        rows = backend.permute(x, order)[: sum(exchange.send)]
-        received = send_rows(rows, exchange, self.axis)
+        exchange = plan_exchange(order.counts, self.mesh)
+        rows = backend.permute(x, order)[: exchange.num_rows]
+        received = send_rows(rows, exchange, self.mesh)
         out = backend.run_ffn(
             received, exchange.counts, self.weights, self.activation, self.active_dropout
         )
-        return backend.combine(return_rows(out, exchange, self.axis), routing.weight, order)
+        return backend.combine(return_rows(out, exchange, self.mesh), routing.weight, order)
+
+
+class _OnFirstRank(torch.autograd.Function):
+    """0 in place of a bias that another rank of the tensor group adds; all learn it alike."""
+
+    @staticmethod
+    def forward(ctx: Any, bias: Tensor) -> Tensor:
+        return torch.zeros_like(bias)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return gradients[0]
+
+
+def _check_width(ffn_dim: int, tensor_axis: Axis) -> None:
+    if ffn_dim % tensor_axis.size:
+        raise LayoutError(
+            "ffn_dim and shared_ffn_dim must be multiples of tensor_parallel_size "
+            f"({tensor_axis.size}), but one is {ffn_dim}. Choose another number of either."
+        )

@@ -7,8 +7,8 @@ import zlib
 import torch
 from torch import Tensor, nn
 
-from mtmoe.modules.experts import Experts
 from mtmoe.ops.routing import mix_seed
+from mtmoe.parallel.slices import slices_of, stored_part
 
 EXPERT_WEIGHTS = ("w_in", "w_out", "w_gate")
 
@@ -21,26 +21,39 @@ def initialise(model: nn.Module, seed: int) -> None:
     from the start: near-equal scores learn to differ slowly. A router's embeddings of languages
     have variance 1, as the normalised tokens that they are added to. Norms are 1, biases 0.
     """
-    first = {n: m.first_expert for n, m in model.named_modules() if isinstance(m, Experts)}
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            first_expert = first.get(name.rpartition(".")[0], 0)
-            _draw(name, parameter, mix_seed(seed, zlib.crc32(name.encode())), first_expert)
+            _fill(name, parameter, mix_seed(seed, zlib.crc32(name.encode())))
 
 
-def _draw(name: str, parameter: Tensor, seed: int, first_expert: int) -> None:
+def _fill(name: str, parameter: Tensor, seed: int) -> None:
+    """Draw what this rank holds of a parameter; stacked experts one by one, others as a whole.
+
+    Numbers are drawn in float32, whatever the parameter's dtype.
+    """
+    own, slices = stored_part(parameter), slices_of(parameter)
     leaf = name.rpartition(".")[2]
-    generator = torch.Generator().manual_seed(seed)
     if leaf in EXPERT_WEIGHTS:
-        for number, expert in enumerate(parameter, first_expert):
-            nn.init.xavier_uniform_(
-                expert, generator=torch.Generator().manual_seed(mix_seed(seed, number))
-            )
+        for row, number in enumerate(range(slices[0].start, slices[0].stop)):
+            whole = torch.empty(parameter.shape[1:])
+            nn.init.xavier_uniform_(whole, generator=_generator(mix_seed(seed, number)))
+            own[row].copy_(whole[slices[1:]])
     elif parameter.dim() == 1 or leaf in ("b_in", "b_out"):
-        parameter.fill_(1.0 if "norm" in name and leaf == "weight" else 0.0)
-    elif name.endswith("router.language"):
-        parameter.normal_(0, 1, generator=generator)
-    elif name.endswith(("embedding.weight", "router.weight")):
-        parameter.normal_(0, parameter.shape[1] ** -0.5, generator=generator)
+        own.fill_(1.0 if "norm" in name and leaf == "weight" else 0.0)
     else:
-        nn.init.xavier_uniform_(parameter, generator=generator)
+        whole = torch.empty(parameter.shape)
+        _draw(name, whole, _generator(seed))
+        own.copy_(whole[slices])
+
+
+def _draw(name: str, whole: Tensor, generator: torch.Generator) -> None:
+    if name.endswith("router.language"):
+        whole.normal_(0, 1, generator=generator)
+    elif name.endswith(("embedding.weight", "router.weight")):
+        whole.normal_(0, whole.shape[1] ** -0.5, generator=generator)
+    else:
+        nn.init.xavier_uniform_(whole, generator=generator)
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)

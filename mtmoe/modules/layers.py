@@ -14,6 +14,7 @@ from mtmoe.modules.moe_layer import MoELayer
 from mtmoe.modules.router import Routing
 from mtmoe.modules.tokens import Tokens
 from mtmoe.ops.routing import RouterKey
+from mtmoe.parallel.mesh import ONE_PROCESS, Mesh
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class LayerKind:
     moe_index: int | None  # number among all MoE layers of the network; None: dense
     choose_by: ChooseBy = ChooseBy.token
     num_languages: int = 0
+    mesh: Mesh = ONE_PROCESS
 
 
 class FeedForwardBlock(nn.Module):
@@ -33,9 +35,9 @@ class FeedForwardBlock(nn.Module):
         self.norm = nn.LayerNorm(config.embed_dim)
         self.is_moe = kind.moe_index is not None
         self.ffn = (
-            FeedForward(config, config.ffn_dim)
+            FeedForward(config, config.ffn_dim, kind.mesh.tensor)
             if kind.moe_index is None
-            else MoELayer(config, kind.moe_index, kind.choose_by, kind.num_languages)
+            else MoELayer(config, kind.moe_index, kind.choose_by, kind.num_languages, kind.mesh)
         )
         self.dropout = config.dropout
 
@@ -57,7 +59,7 @@ class EncoderLayer(nn.Module):
     def __init__(self, config: TransformerConfig, kind: LayerKind) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(config.embed_dim)
-        self.attention = Attention(config)
+        self.attention = Attention(config, kind.mesh.tensor)
         self.feed_forward = FeedForwardBlock(config, kind)
         self.dropout = config.dropout
 
@@ -86,9 +88,9 @@ class DecoderLayer(nn.Module):
     def __init__(self, config: TransformerConfig, kind: LayerKind) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(config.embed_dim)
-        self.attention = Attention(config)
+        self.attention = Attention(config, kind.mesh.tensor)
         self.cross_norm = nn.LayerNorm(config.embed_dim)
-        self.cross_attention = Attention(config)
+        self.cross_attention = Attention(config, kind.mesh.tensor)
         self.feed_forward = FeedForwardBlock(config, kind)
         self.dropout = config.dropout
 

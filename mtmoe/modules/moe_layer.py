@@ -14,7 +14,7 @@ from mtmoe.modules.shared_gate import SharedGate
 from mtmoe.modules.tokens import Tokens
 from mtmoe.ops.backend import select_backend
 from mtmoe.ops.routing import RouterKey, layer_generator, mix_seed
-from mtmoe.parallel.mesh import ONE_RANK, Axis
+from mtmoe.parallel.mesh import ONE_PROCESS, Mesh
 
 
 class MoELayer(nn.Module):
@@ -28,7 +28,7 @@ class MoELayer(nn.Module):
             its random numbers.
         choose_by: whether tokens choose experts or experts tokens.
         num_languages: see `Router`.
-        expert_axis: the ranks that share the experts out.
+        mesh: the ranks that share experts and matrices out.
     """
 
     def __init__(
@@ -37,13 +37,13 @@ class MoELayer(nn.Module):
         layer_index: int,
         choose_by: ChooseBy = ChooseBy.token,
         num_languages: int = 0,
-        expert_axis: Axis = ONE_RANK,
+        mesh: Mesh = ONE_PROCESS,
     ) -> None:
         super().__init__()
         self.router = Router(config.router, config.embed_dim, choose_by, num_languages)
-        self.experts = Experts(config, expert_axis)
+        self.experts = Experts(config, mesh)
         width = config.shared_ffn_dim
-        self.shared = FeedForward(config, width) if width else None
+        self.shared = FeedForward(config, width, mesh.tensor) if width else None
         is_gated = config.shared_mode is not SharedMode.add
         self.shared_gate = SharedGate(config) if is_gated else None
         self.layer_index = layer_index

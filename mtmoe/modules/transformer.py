@@ -9,13 +9,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mtmoe.config import ChooseBy, TransformerConfig
+from mtmoe.config import ChooseBy, TransformerConfig, Zero
 from mtmoe.errors import ConfigError
+from mtmoe.modules.embedding import VocabularyEmbedding
 from mtmoe.modules.initialise import initialise
 from mtmoe.modules.layers import DecoderLayer, EncoderLayer, LayerCache, LayerKind
 from mtmoe.modules.router import Routing
 from mtmoe.modules.tokens import Tokens, read_languages
 from mtmoe.ops.routing import RouterKey
+from mtmoe.parallel.mesh import ONE_PROCESS, Mesh
+from mtmoe.parallel.plan import parallelize
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,8 @@ class Transformer(nn.Module):
         num_languages: how many of the last symbols are language tags; for routers that read them.
         seed: the first weights depend on it and on the parameter's name only; None leaves them
             empty, to be loaded.
+        mesh: the ranks that share the network out; its parameters are sharded by
+            `mtmoe.parallel.plan.parallelize`, which needs them on the meta device.
     """
 
     positions: Tensor
@@ -73,6 +78,7 @@ class Transformer(nn.Module):
         padding: int,
         seed: int | None = None,
         num_languages: int = 0,
+        mesh: Mesh = ONE_PROCESS,
     ) -> None:
         super().__init__()
         if config.router.reads_languages and config.moe_layer_names and num_languages == 0:
@@ -80,10 +86,10 @@ class Transformer(nn.Module):
                 "router_input must be token for a vocabulary without language tags, but is "
                 f"{config.router.router_input}."
             )
-        self.config = config
+        self.config, self.mesh = config, mesh
         self.padding = padding
         self.num_languages = num_languages
-        self.embedding = nn.Embedding(vocab_size, config.embed_dim)
+        self.embedding = VocabularyEmbedding(vocab_size, config.embed_dim, mesh.tensor)
         self.encoder = nn.ModuleList(
             EncoderLayer(config, self._kind("encoder", n)) for n in range(config.encoder_layers)
         )
@@ -97,11 +103,26 @@ class Transformer(nn.Module):
         if seed is not None:
             initialise(self, seed)
 
+    def materialise(self, device: torch.device, seed: int, zero: Zero) -> None:
+        """Shard a network that was made on the meta device, and draw this rank's part of it.
+
+        Every rank of the mesh must call it; the first weights equal those of one process.
+        """
+        parallelize(self, [*self.encoder, *self.decoder], self.mesh, zero)
+        self.to_empty(device=device)
+        config = self.config
+        self.positions.copy_(sinusoidal_positions(config.max_positions, config.embed_dim))
+        for name in config.moe_layer_names:
+            bias = self.get_submodule(f"{name}.feed_forward.ffn.router").choice_bias
+            if isinstance(bias, Tensor):
+                bias.zero_()
+        initialise(self, seed)
+
     def _kind(self, side: str, number: int) -> LayerKind:
         name, names = f"{side}.{number}", self.config.moe_layer_names
         choose_by: ChooseBy = getattr(self.config, f"{side}_routing")
         index = names.index(name) if name in names else None
-        return LayerKind(index, choose_by, self.num_languages)
+        return LayerKind(index, choose_by, self.num_languages, self.mesh)
 
     def forward(self, source: Tensor, target: Tensor, key: RouterKey | None = None) -> Output:
         """Decoder states for each position of `target`, which sees what stands before it.
@@ -149,7 +170,7 @@ class Transformer(nn.Module):
     def _languages(self, source: Tensor) -> Tensor | None:
         if not self.config.router.reads_languages:
             return None
-        vocab_size = self.embedding.weight.shape[0]
+        vocab_size = self.embedding.num_embeddings
         return read_languages(source, self.padding, self.num_languages, vocab_size)
 
     def _target_tokens(self, target: Tensor, memory: Memory, is_whole: bool) -> Tokens:
@@ -167,8 +188,8 @@ class Transformer(nn.Module):
         return DecoderCache([LayerCache() for _ in self.decoder])
 
     def project(self, states: Tensor) -> Tensor:
-        """Logits (..., V) of decoder states (..., D)."""
-        return F.linear(states, self.embedding.weight)
+        """Logits of decoder states (..., D): see `VocabularyEmbedding.project`."""
+        return self.embedding.project(states)
 
     def _embed(self, ids: Tensor, positions: Tensor) -> Tensor:
         x = self.embedding(ids) * math.sqrt(self.config.embed_dim) + positions

@@ -6,9 +6,12 @@ from dataclasses import dataclass
 
 import torch.distributed as dist
 from torch.distributed import ProcessGroup
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from mtmoe.config import MeshConfig
 from mtmoe.errors import LayoutError
+
+DATA, EXPERT, TENSOR, BATCH = "data", "expert", "tensor", "batch"  # names of axes
 
 
 @dataclass(frozen=True)
@@ -39,9 +42,15 @@ class Mesh:
     expert: Axis = ONE_RANK  # ranks that own different experts
     tensor: Axis = ONE_RANK  # ranks that own slices of the same matrices
     batch: Axis = ONE_RANK  # data and expert together: ranks with different batches
+    devices: DeviceMesh | None = None  # data x expert x tensor, for DTensor; None: one process
+    batch_devices: DeviceMesh | None = None  # the same along `batch`
+    deduplicate_tokens: bool = False  # see `MeshConfig`
 
 
-def make_mesh(config: MeshConfig) -> Mesh:
+ONE_PROCESS = Mesh()
+
+
+def make_mesh(config: MeshConfig, device_type: str = "cpu") -> Mesh:
     """Lay the ranks of the default process group out; without one, the mesh of one process.
 
     Every rank must call it: making a group is a collective.
@@ -57,39 +66,21 @@ def make_mesh(config: MeshConfig) -> Mesh:
             f"({world}), but is {expert} * {tensor} = {expert * tensor}. Start a multiple of that "
             "many ranks, or choose smaller sizes."
         )
-    if not dist.is_initialized():
-        return Mesh()
+    if world == 1:
+        return ONE_PROCESS
     shape = (world // (expert * tensor), expert, tensor)
-    rank = dist.get_rank()
+    devices = init_device_mesh(device_type, shape, mesh_dim_names=(DATA, EXPERT, TENSOR))
+    batch = devices[DATA, EXPERT]._flatten(BATCH)
     return Mesh(
-        data=_axis(rank, [_ranks(shape, None, e, t) for e in range(expert) for t in range(tensor)]),
-        expert=_axis(
-            rank, [_ranks(shape, d, None, t) for d in range(shape[0]) for t in range(tensor)]
-        ),
-        tensor=_axis(
-            rank, [_ranks(shape, d, e, None) for d in range(shape[0]) for e in range(expert)]
-        ),
-        batch=_axis(rank, [_ranks(shape, None, None, t) for t in range(tensor)]),
+        data=_axis(devices[DATA]),
+        expert=_axis(devices[EXPERT]),
+        tensor=_axis(devices[TENSOR]),
+        batch=_axis(batch),
+        devices=devices,
+        batch_devices=batch,
+        deduplicate_tokens=config.deduplicate_tokens,
     )
 
 
-def _ranks(
-    shape: tuple[int, int, int], data: int | None, expert: int | None, tensor: int | None
-) -> list[int]:
-    """The ranks whose coordinates are as given; None: any."""
-    found = []
-    for rank in range(shape[0] * shape[1] * shape[2]):
-        place = (rank // (shape[1] * shape[2]), rank // shape[2] % shape[1], rank % shape[2])
-        wanted = (data, expert, tensor)
-        if all(w is None or w == p for w, p in zip(wanted, place, strict=True)):
-            found.append(rank)
-    return found
-
-
-def _axis(rank: int, groups: list[list[int]]) -> Axis:
-    """The one of `groups` that holds `rank`; all ranks make all groups, in the same order."""
-    mine, found = ONE_RANK, [dist.new_group(ranks) for ranks in groups]
-    for ranks, group in zip(groups, found, strict=True):
-        if rank in ranks:
-            mine = Axis(len(ranks), ranks.index(rank), group)
-    return mine
+def _axis(devices: DeviceMesh) -> Axis:
+    return Axis(devices.size(), devices.get_local_rank(), devices.get_group())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -16,11 +17,12 @@ import mtmoe.criterions.moe_cross_entropy
 import mtmoe.optim.deadline
 import mtmoe.optim.fairseq_adam  # noqa: F401  (registers what `--user-dir` does not import)
 from mtmoe.checkpoint.fairseq_file import pack_vocabulary
-from mtmoe.config import EncoderTags, MultitaskConfig, TransformerConfig
+from mtmoe.config import EncoderTags, MeshConfig, MultitaskConfig, TransformerConfig, Zero
 from mtmoe.data.batching import source_tags
-from mtmoe.errors import ConfigError, DataError
+from mtmoe.errors import ConfigError, DataError, LayoutError
 from mtmoe.fairseq_view import core_config, fairseq_view, one_sentence
 from mtmoe.ops.routing import RouterKey
+from mtmoe.parallel.mesh import Mesh, make_mesh
 from mtmoe.tasks.data_bin import choose_directions, find_pairs, load_side, load_vocabulary
 from mtmoe.tasks.direction_dataset import DirectionData, DirectionDataset
 from mtmoe.tasks.interactive import Sentences, WholeText, encode_lines
@@ -31,6 +33,7 @@ logger = logging.getLogger(__name__)
 TRAIN_SPLIT = "train"
 BORROWED = {
     "seed": "common.seed",
+    "cpu": "common.cpu",
     "post_process": "common_eval.post_process",
     "save_dir": "checkpoint.save_dir",
     "restore_file": "checkpoint.restore_file",
@@ -51,6 +54,7 @@ class MultitaskTranslationTask(FairseqTask):
         super().__init__(cfg)
         self.config = core_config(MultitaskConfig, cfg)
         self.seed = int(cfg.seed or 1)
+        self.mesh = _make_mesh(self.config.mesh, is_on_cpu=bool(cfg.cpu))
         self.vocabulary = load_vocabulary(self.config.data)
         self.dictionary = Dictionary()
         for symbol in self.vocabulary.symbols[len(self.dictionary) :]:
@@ -141,6 +145,28 @@ class MultitaskTranslationTask(FairseqTask):
         self._names_pieces = coder is not None
         return WholeText(coder) if coder is not None and self.cfg.post_process else coder
 
+    def get_batch_iterator(
+        self, dataset: Any, *args: Any, num_shards: int = 1, shard_id: int = 0, **kwargs: Any
+    ) -> Any:
+        """fairseq's; the ranks of a tensor group read the same batches."""
+        tensor = self.mesh.tensor.size
+        return super().get_batch_iterator(
+            dataset,
+            *args,
+            num_shards=max(num_shards // tensor, 1),
+            shard_id=shard_id // tensor,
+            **kwargs,
+        )
+
+    def reduce_metrics(self, logging_outputs: list[dict[str, Any]], criterion: Any) -> None:
+        """fairseq's, with each batch counted once, not once a rank of its tensor group."""
+        tensor = self.mesh.tensor.size
+        if tensor > 1:
+            logging_outputs = [
+                {key: value / tensor for key, value in log.items()} for log in logging_outputs
+            ]
+        super().reduce_metrics(logging_outputs, criterion)
+
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
         """Make the model, or end the program with one sentence."""
         with one_sentence():
@@ -179,7 +205,7 @@ class MultitaskTranslationTask(FairseqTask):
         """
         micro = self._step[1] + 1 if self._step[0] == update_num else 0
         self._step = (update_num, micro)
-        number = micro * _num_ranks() + _rank()
+        number = micro * self.mesh.batch.size + self.mesh.batch.rank
         model.set_router_key(RouterKey.of(self.seed, update_num, number))
         with one_sentence():
             loss, size, log = super().train_step(
@@ -201,9 +227,9 @@ class MultitaskTranslationTask(FairseqTask):
         """Step, then balance the experts' choices over all ranks where the routers ask for it."""
         super().optimizer_step(optimizer, model, update_num)
         if model.transformer.config.router.bias_update_rate > 0:
-            if _num_ranks() > 1:
+            if self.mesh.batch.size > 1:
                 for tokens in self._choices.values():
-                    torch.distributed.all_reduce(tokens)
+                    torch.distributed.all_reduce(tokens, group=self.mesh.batch.group)
             model.balance_choices(self._choices)
 
     def inference_step(
@@ -253,14 +279,25 @@ class MultitaskTranslationTask(FairseqTask):
         return self.dictionary
 
 
-def _if_distributed(function: Callable[[], int], alone: int) -> int:
-    dist = torch.distributed
-    return function() if dist.is_available() and dist.is_initialized() else alone
+def _make_mesh(config: MeshConfig, is_on_cpu: bool) -> Mesh:
+    """The mesh of fairseq's ranks; says which options have no effect on it.
 
-
-def _rank() -> int:
-    return _if_distributed(torch.distributed.get_rank, 0)
-
-
-def _num_ranks() -> int:
-    return _if_distributed(torch.distributed.get_world_size, 1)
+    Raises:
+        LayoutError: the sizes do not divide the ranks, or fairseq was not told of the ranks.
+    """
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world > 1 and not torch.distributed.is_initialized():
+        raise LayoutError(
+            f"distributed_training must name the {world} ranks that torchrun started, but does "
+            "not. Use fairseq-train, or add the keys of docs/parallel.md to the YAML."
+        )
+    on_gpu = torch.cuda.is_available() and not is_on_cpu
+    mesh = make_mesh(config, "cuda" if on_gpu else "cpu")
+    if config.zero is not Zero.none and mesh.batch.size == 1:
+        logger.warning("zero %s has no effect: no two ranks hold the same parameter.", config.zero)
+    if config.deduplicate_tokens and 1 in (mesh.expert.size, mesh.tensor.size):
+        logger.warning(
+            "deduplicate_tokens has no effect without expert_parallel_size and "
+            "tensor_parallel_size above 1."
+        )
+    return mesh

@@ -9,9 +9,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+
+import torch
 
 from mtmoe.checkpoint.fairseq_file import check_readable
 from mtmoe.errors import CheckpointError, describe_failure
@@ -28,6 +30,8 @@ def fit_program() -> None:
     if program in READERS:
         with one_sentence():
             sys.argv += complete_arguments(sys.argv[1:])
+    if program == TRAINERS[0]:
+        sys.argv += distributed_arguments(sys.argv[1:], os.environ, torch.cuda.is_available())
     if program in (*READERS, *TRAINERS):
         sys.excepthook = explain
         sys.unraisablehook = overlook_half_open
@@ -55,6 +59,32 @@ def complete_arguments(words: Sequence[str]) -> list[str]:
         is_one_file = not options.checkpoint_suffix and options.checkpoint_shard_count == "1"
         _check_checkpoints(options.path, is_one_file)
     return [] if options.task else [f"--task={TASK_NAME}"]
+
+
+def distributed_arguments(
+    words: Sequence[str], environment: Mapping[str, str], has_gpu: bool
+) -> list[str]:
+    """The flags of fairseq-train that torchrun's environment stands for.
+
+    Without them, fairseq on a CPU trains one model a rank, all into one folder.
+
+    Args:
+        environment: with RANK and WORLD_SIZE under torchrun.
+    """
+    world = int(environment.get("WORLD_SIZE", "1"))
+    is_told = any(word.startswith("--distributed-init-method") for word in words)
+    if world == 1 or "RANK" not in environment or is_told:
+        return []
+    on_gpu = has_gpu and "--cpu" not in words
+    flags = {
+        "world-size": world,
+        "rank": environment["RANK"],
+        "init-method": "env://",
+        "backend": "nccl" if on_gpu else "gloo",
+    }
+    found = [f"--distributed-{name}={value}" for name, value in flags.items()]
+    device = environment.get("LOCAL_RANK", "0") if on_gpu else "0"
+    return [*found, "--distributed-no-spawn", "--ddp-backend=legacy_ddp", f"--device-id={device}"]
 
 
 def _check_checkpoints(path: str | None, is_one_file: bool) -> None:

@@ -16,6 +16,7 @@ from mtmoe.config import (
     RouterConfig,
     SharedMode,
     TransformerConfig,
+    Zero,
 )
 from mtmoe.errors import LayoutError
 from mtmoe.modules.experts import Experts
@@ -24,13 +25,15 @@ from mtmoe.modules.moe_layer import MoELayer
 from mtmoe.modules.tokens import Tokens
 from mtmoe.ops.routing import RouterKey
 from mtmoe.parallel.collectives import count_traffic
-from mtmoe.parallel.mesh import ONE_RANK, Axis, make_mesh
+from mtmoe.parallel.mesh import ONE_PROCESS, Axis, Mesh, make_mesh
+from mtmoe.parallel.plan import parallelize
+from mtmoe.parallel.slices import slices_of, stored_part
 from tests.ranks import run_ranks
 
 D, S = 8, 6
 
 
-def make_layer(settings, axis=ONE_RANK):
+def make_layer(settings, mesh=ONE_PROCESS):
     router = RouterConfig(**({"num_experts": 8, "jitter": 0.1} | settings.get("router", {})))
     config = TransformerConfig(
         embed_dim=D,
@@ -39,9 +42,12 @@ def make_layer(settings, axis=ONE_RANK):
         router=router,
         **{k: v for k, v in settings.items() if k not in ("router", "choose_by")},
     )
-    layer = MoELayer(config, 0, settings.get("choose_by", ChooseBy.token), expert_axis=axis)
+    with torch.device("meta"):
+        layer = MoELayer(config, 0, settings.get("choose_by", ChooseBy.token), mesh=mesh).double()
+    parallelize(layer, [], mesh, Zero.none)
+    layer.to_empty(device="cpu")
     initialise(layer, 3)
-    return layer.double()
+    return layer
 
 
 def batch_of(rank, empty_rank):
@@ -62,25 +68,26 @@ def run(layer, rank, empty_rank):
 
 
 def check_layer(settings, empty_rank):
-    axis = make_mesh(MeshConfig(expert_parallel_size=dist.get_world_size())).expert
-    whole, ours = make_layer(settings), make_layer(settings, axis)
+    mesh = make_mesh(MeshConfig(expert_parallel_size=dist.get_world_size()))
+    axis = mesh.expert
+    whole, ours = make_layer(settings), make_layer(settings, mesh)
     expected = [run(whole, rank, empty_rank) for rank in range(axis.size)][axis.rank]
     with count_traffic() as traffic:
         found = run(ours, axis.rank, empty_rank)
     assert_close(found, expected, atol=1e-9, rtol=1e-9)
     assert traffic.calls["all_to_all"] == 4
-    L = 8 // axis.size
-    mine = slice(axis.rank * L, (axis.rank + 1) * L)
     theirs = dict(whole.named_parameters())
     for name, parameter in ours.named_parameters():
-        reference = theirs[name]
+        reference, own = theirs[name], slices_of(parameter)
+        assert torch.equal(stored_part(parameter), reference[own]), "seeded by global number"
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        gradient = stored_part(parameter.grad)
         if name.startswith("experts."):
-            assert torch.equal(parameter, reference[mine]), "seeded by global number"
-            assert_close(parameter.grad, reference.grad[mine], atol=1e-9, rtol=1e-9)
+            assert own[0] == slice(axis.rank * 8 // axis.size, (axis.rank + 1) * 8 // axis.size)
         else:
-            gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
             dist.all_reduce(gradient)
-            assert_close(gradient, reference.grad, atol=1e-9, rtol=1e-9)
+        assert_close(gradient, reference.grad[own], atol=1e-9, rtol=1e-9)
 
 
 CASES = {
@@ -111,4 +118,4 @@ def test_a_rank_without_tokens_takes_part(empty_rank):
 def test_experts_that_do_not_divide_are_refused():
     config = TransformerConfig(embed_dim=8, attention_heads=2, router=RouterConfig(num_experts=6))
     with pytest.raises(LayoutError, match=r"multiple of expert_parallel_size \(4\), but is 6"):
-        Experts(config, Axis(size=4))
+        Experts(config, Mesh(expert=Axis(size=4)))

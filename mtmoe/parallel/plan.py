@@ -1,0 +1,102 @@
+"""Which parameter is sharded over which axis, and the step that does it.
+
+| parameters | tensor axis | expert axis | data axis |
+| --- | --- | --- | --- |
+| attention, dense FFN, embedding | by `tensor_dims` | ZeRO over data x expert | ZeRO |
+| router, norms | replicated | ZeRO over data x expert | ZeRO |
+| experts | by `tensor_dims` | each rank owns E / size | ZeRO over data |
+
+A module says by a class attribute `tensor_dims` which dim of which parameter the tensor axis
+shards; one that also has `holds_experts` stacks experts along dim 0.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, Shard
+
+from mtmoe.config import Zero
+from mtmoe.parallel.mesh import EXPERT, TENSOR, Mesh
+from mtmoe.parallel.slices import shard_parameter
+
+
+def parallelize(root: nn.Module, units: Iterable[nn.Module], mesh: Mesh, zero: Zero) -> None:
+    """Turn the parameters of `root`, on the meta device, into this rank's slices, still without
+    memory.
+
+    Every rank must call it.
+
+    Args:
+        units: the modules whose parameters ZeRO gathers together: layers.
+    """
+    for module in root.modules():
+        if hasattr(module, "tensor_dims"):
+            _shard_matrices(module, mesh)
+    if zero is not Zero.none and mesh.batch.size > 1:
+        _shard_copies(root, list(units), mesh, zero is Zero.parameters)
+
+
+def _shard_matrices(module: nn.Module, mesh: Mesh) -> None:
+    """Experts over the expert axis, matrices over the tensor axis, both by the plan."""
+    holds_experts = getattr(module, "holds_experts", False)
+    axes = [(EXPERT, mesh.expert.size)] if holds_experts else []
+    axes.append((TENSOR, mesh.tensor.size))
+    names = tuple(name for name, size in axes if size > 1)
+    if not names:
+        return
+    assert mesh.devices is not None, "more than one rank has a device mesh"
+    devices = mesh.devices[names if len(names) > 1 else names[0]]
+    dims: dict[str, int] = module.tensor_dims  # type: ignore[assignment]
+    for name, _ in list(module.named_parameters(recurse=False)):
+        by_axis = {EXPERT: 0, TENSOR: dims.get(name)}
+        if holds_experts or by_axis[TENSOR] is not None:
+            shard_parameter(module, name, tuple(by_axis[axis] for axis in names), devices)
+
+
+def _shard_copies(root: nn.Module, units: list[nn.Module], mesh: Mesh, parameters: bool) -> None:
+    """ZeRO by FSDP2: gradients and optimizer state, or parameters as well."""
+    # Routings hold views; nothing of ours writes into them, which is what FSDP2 warns of.
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
+    assert mesh.devices is not None, "more than one rank has a device mesh"
+    assert mesh.batch_devices is not None, "more than one rank has a device mesh"
+    experts = [m for m in root.modules() if getattr(m, "holds_experts", False)]
+    of_experts = {p for m in experts for p in m.parameters()}
+    if mesh.data.size > 1:
+        for module in experts:
+            _wrap(module, mesh.devices["data"], parameters, set())
+            module.set_gradient_divide_factor(float(mesh.batch.size))  # type: ignore[operator]
+    for module in [*units, root]:
+        _wrap(module, mesh.batch_devices, parameters and module is not root, of_experts)
+
+
+def _wrap(
+    module: nn.Module, devices: DeviceMesh, parameters: bool, others: set[nn.Parameter]
+) -> None:
+    ranks = devices.size()
+    whole = {p for p in module.parameters() if _free_dim(p, ranks) is None}
+    fully_shard(
+        module,
+        mesh=devices,
+        reshard_after_forward=parameters,
+        shard_placement_fn=lambda p: Shard(_free_dim(p, ranks) or 0),
+        ignored_params=(whole | others) & set(module.parameters()),
+    )
+
+
+def _free_dim(parameter: Tensor, ranks: int) -> int | None:
+    """The dim that ZeRO shards: one that no axis shards yet, and that divides (dim 0 need not).
+
+    A bias whose only dim is sharded already has none; it stays whole.
+    """
+    taken = set()
+    if isinstance(parameter, DTensor):
+        taken = {p.dim for p in parameter.placements if isinstance(p, Shard)}
+    for dim, size in enumerate(parameter.shape):
+        if dim not in taken and (dim == 0 or size % ranks == 0):
+            return dim
+    return None
