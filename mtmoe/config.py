@@ -100,6 +100,14 @@ class BackendChoice(Choice):
     triton = "triton"
 
 
+class CheckpointActivations(Choice):
+    """What the layers compute again in the backward pass, to save memory."""
+
+    none = "none"
+    full = "full"
+    keep_communication = "keep_communication"
+
+
 class EncoderTags(Choice):
     """Which language tags stand before the source sentence."""
 
@@ -240,6 +248,11 @@ class TransformerConfig:
     backend: BackendChoice = setting(
         BackendChoice.auto,
         "implementation of dispatch and experts: torch (the definition), cpu, triton, or auto",
+    )
+    checkpoint_activations: CheckpointActivations = setting(
+        CheckpointActivations.none,
+        "save memory in training: each layer keeps its input only and is computed again in the "
+        "backward pass (full), or all but what it received from other ranks (keep_communication)",
     )
     max_positions: int = setting(1024, "longest sentence in tokens, tags and end included")
     router: RouterConfig = field(default_factory=RouterConfig)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
-from mtmoe.parallel.collectives import all_to_all
+from mtmoe.parallel.collectives import all_to_all, exchange_counts
 from mtmoe.parallel.mesh import Axis
 
 
@@ -37,8 +36,7 @@ def plan_exchange(counts: Tensor, axis: Axis) -> Exchange:
     """
     P = axis.size
     going = counts.view(P, -1)  # (P, L)
-    coming = torch.empty_like(going)
-    dist.all_to_all_single(coming, going.contiguous(), group=axis.group)
+    coming = exchange_counts(going, axis)
     L = going.shape[1]
     expert = torch.arange(L, device=counts.device).repeat(P)  # of each (source, expert) segment
     by_expert = expert.repeat_interleave(coming.flatten()).argsort(stable=True)

@@ -102,6 +102,23 @@ def reduce_scatter(x: Tensor, axis: Axis) -> Tensor:
     return out
 
 
+def exchange_counts(counts: Tensor, axis: Axis) -> Tensor:
+    """Tell each rank of the axis how many rows it will get; counted as "plan".
+
+    Collective, without gradient: every rank of the axis must reach it.
+
+    Args:
+        counts: (size, L) int64; row p goes to rank p of the axis.
+
+    Returns:
+        (size, L) int64; row p came from rank p.
+    """
+    if axis.size == 1:
+        return counts
+    out: Tensor = torch.ops.mtmoe.plan(counts, axis.name)
+    return out
+
+
 @torch.library.custom_op("mtmoe::all_to_all", mutates_args=())
 def _all_to_all(x: Tensor, send: list[int], recv: list[int], group: str) -> Tensor:
     out = x.new_empty(sum(recv), *x.shape[1:])
@@ -169,3 +186,17 @@ def _reduce_scatter_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None
 
 _all_gather.register_autograd(_all_gather_backward, setup_context=_save_group)
 _reduce_scatter.register_autograd(_reduce_scatter_backward, setup_context=_save_group)
+
+
+@torch.library.custom_op("mtmoe::plan", mutates_args=())
+def _plan(counts: Tensor, group: str) -> Tensor:
+    out = torch.empty_like(counts, memory_format=torch.contiguous_format)
+    _note("plan", (counts.numel() - counts[0].numel()) * counts.element_size())
+    process_group = _resolve_process_group(GroupName(group))
+    dist.all_to_all_single(out, counts.contiguous(), group=process_group)
+    return out
+
+
+@_plan.register_fake
+def _(counts: Tensor, group: str) -> Tensor:
+    return torch.empty_like(counts, memory_format=torch.contiguous_format)
