@@ -1,4 +1,4 @@
-"""AdamW that passes over gradients and states once an update, on CPU and CUDA."""
+"""Adam that passes over gradients and states once an update, on CPU and CUDA."""
 
 from __future__ import annotations
 
@@ -10,19 +10,27 @@ from fairseq.optim import FairseqOptimizer, register_optimizer
 from fairseq.optim.adam import FairseqAdam, FairseqAdamConfig
 from torch import Tensor
 
+from mtmoe.config import AdamConfig
+from mtmoe.fairseq_view import core_config, fairseq_view, one_sentence
+from mtmoe.optim.tiled_adam import TiledAdam
 
-@register_optimizer("fused_adam", dataclass=FairseqAdamConfig)
+View = fairseq_view(AdamConfig, "AdamView", base=FairseqAdamConfig)
+
+
+@register_optimizer("fused_adam", dataclass=View)
 class FusedAdam(FairseqAdam):
-    """fairseq's `adam` with its flags, stepped by PyTorch's fused AdamW.
+    """fairseq's `adam` with its flags, stepped by `TiledAdam`.
 
     Most parameters of an MoE model are experts that see few tokens, so memory traffic of the update
     counts. fairseq's own optimizer passes over each gradient twice to scale it, and ten times over
     the states. Here scale and clip are only multiplied up, and the fused step applies them.
     """
 
-    def __init__(self, cfg: FairseqAdamConfig, params: Any) -> None:
+    def __init__(self, cfg: Any, params: Any) -> None:
         FairseqOptimizer.__init__(self, cfg)
-        self._optimizer = torch.optim.AdamW(params, fused=True, **self.optimizer_config)
+        with one_sentence():
+            config = core_config(AdamConfig, cfg)
+        self._optimizer = TiledAdam(params, config, **self.optimizer_config)
         self._scale: float | Tensor = 1.0  # what gradients are to be multiplied by
 
     def multiply_grads(self, c: float | Tensor) -> None:
@@ -46,10 +54,15 @@ class FusedAdam(FairseqAdam):
         """Update the parameters; `scale` divides the gradients, as fairseq has it."""
         device = next(iter(self.params)).device
         divisor = torch.as_tensor(scale / self._scale, dtype=torch.float32, device=device)
-        vars(self._optimizer)["grad_scale"] = divisor.reshape(())
-        vars(self._optimizer)["found_inf"] = torch.zeros((), device=device)
-        self._optimizer.step(closure)
+        self._optimizer.step(closure, divisor.reshape(()))
         self._scale = 1.0
+
+    def load_state_dict(
+        self, state_dict: dict[str, Any], optimizer_overrides: dict[str, Any] | None = None
+    ) -> None:
+        """Go on from a checkpoint, or end the program with one sentence."""
+        with one_sentence():
+            super().load_state_dict(state_dict, optimizer_overrides)
 
     def zero_grad(self) -> None:
         """Forget the gradients and what they were to be multiplied by."""
