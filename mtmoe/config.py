@@ -100,6 +100,28 @@ class BackendChoice(Choice):
     triton = "triton"
 
 
+class CheckpointActivations(Choice):
+    """What the layers compute again in the backward pass, to save memory."""
+
+    none = "none"
+    full = "full"
+    keep_communication = "keep_communication"
+
+
+class AdamKind(Choice):
+    """Where Adam's weight decay acts."""
+
+    adamw = "adamw"
+    adam = "adam"
+
+
+class StateLocation(Choice):
+    """Where the optimizer's state lies."""
+
+    device = "device"
+    host = "host"
+
+
 class EncoderTags(Choice):
     """Which language tags stand before the source sentence."""
 
@@ -249,6 +271,11 @@ class TransformerConfig:
         BackendChoice.auto,
         "implementation of dispatch and experts: torch (the definition), cpu, triton, or auto",
     )
+    checkpoint_activations: CheckpointActivations = setting(
+        CheckpointActivations.none,
+        "save memory in training: each layer keeps its input only and is computed again in the "
+        "backward pass (full), or all but what it received from other ranks (keep_communication)",
+    )
     max_positions: int = setting(1024, "longest sentence in tokens, tags and end included")
     router: RouterConfig = field(default_factory=RouterConfig)
 
@@ -384,6 +411,32 @@ class DeadlineConfig:
     """The learning rate schedule `linear_to_deadline`."""
 
     warmup_updates: int = setting(0, "raise the learning rate linearly over the first N updates")
+
+
+@dataclass(frozen=True)
+class AdamConfig:
+    """The optimizer `fused_adam`, beside fairseq's own flags of `adam`."""
+
+    adam_kind: AdamKind = setting(
+        AdamKind.adamw,
+        "weight decay: of the weights themselves (adamw), or added to the gradient (adam)",
+    )
+    tile_size: int = setting(
+        1 << 24,
+        "elements of float32 that a step may hold at once beside weights, gradients and state; "
+        "what does not fit is updated tile by tile",
+    )
+    state_location: StateLocation = setting(
+        StateLocation.device,
+        "where the optimizer's state lies: beside the weights (device), or in main memory (host), "
+        "streamed through the device tile by tile",
+    )
+    master_weights: bool = setting(
+        False, "keep a float32 copy of half-precision weights in the state, and update that"
+    )
+
+    def __post_init__(self) -> None:
+        require(self, "tile_size", self.tile_size >= 1000, "at least 1000")
 
 
 def require(config: object, name: str, is_met: bool, rule: str) -> None:

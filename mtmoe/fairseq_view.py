@@ -24,6 +24,7 @@ def fairseq_view(
     name: str,
     defaults: dict[str, Any] | None = None,
     borrowed: dict[str, str] | None = None,
+    base: type[FairseqDataclass] = FairseqDataclass,
 ) -> type[FairseqDataclass]:
     """The FairseqDataclass of a core config; nested configs become flat fields.
 
@@ -31,6 +32,7 @@ def fairseq_view(
         defaults: values that differ from the core's, e.g. of a named size.
         borrowed: fields that take value and type of one of fairseq's own, e.g.
             {"seed": "common.seed"}.
+        base: whose fields it has beside them.
     """
     fields: list[tuple[str, Any, Any]] = []
     for key, item in flat_fields(config_class).items():
@@ -39,7 +41,7 @@ def fairseq_view(
         fields.append((key, type(item.default), view))
     for key, path in (borrowed or {}).items():
         fields.append((key, _type_of(path), dataclasses.field(default=II(path))))
-    return dataclasses.make_dataclass(name, fields, bases=(FairseqDataclass,))
+    return dataclasses.make_dataclass(name, fields, bases=(base,))
 
 
 def _type_of(path: str) -> Any:

@@ -59,18 +59,5 @@ def _gather_value(value: Tensor, like: Tensor) -> Tensor:
     """A number of steps is the same on all ranks; averages have the parameter's shape."""
     if value.dim() == 0:
         return value.cpu().clone()
-    part = value.to(like.device)
-    whole = gather_whole(part, like)
-    return whole.cpu().clone() if dist.get_rank() == 0 else value.new_empty(0)
-
-
-def split_adam(state: dict[str, Any], parameters: Sequence[Tensor]) -> dict[str, Any]:
-    """This rank's part of a whole state; the inverse of `gather_adam`."""
-    own: dict[int, dict[str, Any]] = {}
-    for number, values in state["state"].items():
-        slices = slices_of(parameters[number])
-        own[number] = {
-            key: value[slices].clone() if isinstance(value, Tensor) and value.dim() else value
-            for key, value in values.items()
-        }
-    return {**state, "state": own}
+    whole = gather_whole(stored_part(value).to(like.device), like)
+    return whole.cpu().clone() if dist.get_rank() == 0 else torch.empty(0)

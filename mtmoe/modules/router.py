@@ -28,6 +28,7 @@ from mtmoe.ops.routing import (
     mark_skipped,
     sample_choices,
 )
+from mtmoe.parallel.recompute import keep
 
 
 def _zero() -> Tensor:
@@ -139,13 +140,14 @@ class Router(nn.Module):
         self, scores: Tensor, probs: Tensor, generator: torch.Generator | None, backend: Backend
     ) -> Routing:
         config = self.config
-        chosen, expert = choose_experts(probs, config.top_k, self.choice_bias)  # (T, K) each
+        expert = self._decided(choose_experts(probs, config.top_k, self.choice_bias))  # (T, K)
+        chosen = probs.gather(1, expert)
         is_normalised = config.choice_weight is ChoiceWeight.normalised or (
             config.choice_weight is ChoiceWeight.auto and config.top_k > 1
         )
         weight = chosen / chosen.sum(-1, keepdim=True) if is_normalised else chosen
         wanted = self._sample(chosen, generator)
-        slot = self._slots(expert, probs, wanted, generator, backend)
+        slot = self._decided(self._slots(expert, probs, wanted, generator, backend))
         weight = self._mask_outputs(weight, generator)
         loss = balance_loss(probs, expert[:, 0])
         return Routing(expert, slot, weight, probs, loss, self._z_loss(scores))
@@ -162,9 +164,13 @@ class Router(nn.Module):
         if config.choice_weight is ChoiceWeight.normalised:
             total = (probs * is_chosen).sum(-1, keepdim=True)
             weight = probs / total.clamp(min=torch.finfo(probs.dtype).tiny)
-        slot = mark_skipped(torch.zeros_like(expert), is_chosen)
+        slot = self._decided(mark_skipped(torch.zeros_like(expert), is_chosen))
         zero, z = probs.new_zeros(()), self._z_loss(scores)
         return Routing(expert, slot, weight, probs, zero, z, is_expert_choice=True)
+
+    def _decided(self, choice: Tensor) -> Tensor:
+        """What the forward pass chose, also when activations are computed again."""
+        return keep(choice) if self.training else choice
 
     def _z_loss(self, scores: Tensor) -> Tensor:
         """0 where it has no weight: it would cost as much as the softmax."""

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mtmoe.config import ChooseBy, TransformerConfig, Zero
+from mtmoe.config import CheckpointActivations, ChooseBy, TransformerConfig, Zero
 from mtmoe.errors import ConfigError
 from mtmoe.modules.embedding import VocabularyEmbedding
+from mtmoe.modules.experts import Experts
 from mtmoe.modules.initialise import initialise
 from mtmoe.modules.layers import DecoderLayer, EncoderLayer, LayerCache, LayerKind
 from mtmoe.modules.router import Routing
 from mtmoe.modules.tokens import Tokens, read_languages
+from mtmoe.ops.buffers import BufferPool
 from mtmoe.ops.routing import RouterKey
 from mtmoe.parallel.mesh import ONE_PROCESS, Mesh
 from mtmoe.parallel.plan import parallelize
+from mtmoe.parallel.recompute import recompute
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,8 @@ class Transformer(nn.Module):
             DecoderLayer(config, self._kind("decoder", n)) for n in range(config.decoder_layers)
         )
         self.decoder_norm = nn.LayerNorm(config.embed_dim)
+        if config.checkpoint_activations is not CheckpointActivations.none:
+            self._keep_no_buffers()
         table = sinusoidal_positions(config.max_positions, config.embed_dim)
         self.register_buffer("positions", table, persistent=False)
         if seed is not None:
@@ -124,6 +130,12 @@ class Transformer(nn.Module):
         index = names.index(name) if name in names else None
         return LayerKind(index, choose_by, self.num_languages, self.mesh)
 
+    def _keep_no_buffers(self) -> None:
+        """What is computed again in the backward pass must not be held by each layer meanwhile."""
+        for module in self.modules():
+            if isinstance(module, Experts):
+                module.pool = BufferPool(keeps=False)
+
     def forward(self, source: Tensor, target: Tensor, key: RouterKey | None = None) -> Output:
         """Decoder states for each position of `target`, which sees what stands before it.
 
@@ -142,7 +154,7 @@ class Transformer(nn.Module):
         x = self._embed(source, self._source_positions(source))
         routings = []
         for layer in self.encoder:
-            x, routing = layer(x, tokens, key)
+            x, routing = self._run(layer, x, tokens, key)
             routings.append(routing)
         states = self.encoder_norm(x)
         return Memory(states, tokens, tuple(r for r in routings if r is not None))
@@ -161,11 +173,18 @@ class Transformer(nn.Module):
         routings = []
         for n, layer in enumerate(self.decoder):
             layer_cache = cache.layers[n] if cache else None
-            x, routing = layer(x, tokens, memory.states, memory.tokens, key, layer_cache)
+            args = (x, tokens, memory.states, memory.tokens, key, layer_cache)
+            x, routing = self._run(layer, *args)
             routings.append(routing)
         if cache:
             cache.length += target.shape[1]
         return Output(self.decoder_norm(x), tuple(r for r in routings if r is not None))
+
+    def _run(self, layer: nn.Module, *args: Any) -> tuple[Tensor, Routing | None]:
+        """A layer's output; in training, as `checkpoint_activations` has it."""
+        mode = self.config.checkpoint_activations if self.training else CheckpointActivations.none
+        out: tuple[Tensor, Routing | None] = recompute(mode, layer, *args)
+        return out
 
     def _languages(self, source: Tensor) -> Tensor | None:
         if not self.config.router.reads_languages:

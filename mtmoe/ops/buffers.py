@@ -17,14 +17,21 @@ class BufferPool:
     The pool knows from the storage's count of references whether last step's tensor is still
     somebody's, e.g. a parameter's `.grad`; then, and when a larger one is wanted, it makes a new
     one. At most one tensor a name is kept, which adds nothing to the peak of a step.
+
+    Args:
+        keeps: False makes a new tensor each time. For activation checkpointing: memory that is
+            kept is what it is to save, and it refuses a second pass with other allocations.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, keeps: bool = True) -> None:
+        self.keeps = keeps
         self._kept: dict[str, Tensor] = {}
         self._lock = threading.Lock()
 
     def empty(self, name: str, like: Tensor, *shape: int) -> Tensor:
         """A tensor of `shape` with the dtype and device of `like`, of any content."""
+        if not self.keeps:
+            return like.new_empty(shape)
         size = math.prod(shape)
         with self._lock:  # threads may share a layer
             kept = self._kept.get(name)
@@ -33,10 +40,10 @@ class BufferPool:
             return kept[:size].view(shape)  # a view of its own: a parameter may keep it as `.grad`
 
     def __deepcopy__(self, memo: Any) -> BufferPool:
-        return BufferPool()
+        return BufferPool(self.keeps)
 
-    def __reduce__(self) -> tuple[type[BufferPool], tuple[()]]:
-        return BufferPool, ()
+    def __reduce__(self) -> tuple[type[BufferPool], tuple[bool]]:
+        return BufferPool, (self.keeps,)
 
 
 def _is_usable(kept: Tensor, like: Tensor, size: int) -> bool:

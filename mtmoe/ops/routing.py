@@ -20,7 +20,7 @@ def expert_capacity(
     return max(minimum, math.ceil(factor * top_k * num_tokens / num_experts))
 
 
-def choose_experts(probs: Tensor, top_k: int, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def choose_experts(probs: Tensor, top_k: int, bias: Tensor | None = None) -> Tensor:
     """Each token takes the `top_k` experts of the highest probability (GShard, arXiv:2006.16668).
 
     Args:
@@ -29,11 +29,10 @@ def choose_experts(probs: Tensor, top_k: int, bias: Tensor | None = None) -> tup
             (balance without a loss: arXiv:2408.15664, DeepSeek-V3).
 
     Returns:
-        The chosen probabilities, and the experts' numbers, (T, K) each, strongest choice first.
+        (T, K) int64 numbers of the experts, strongest choice first.
     """
     biased = probs if bias is None else probs + bias
-    expert = biased.topk(top_k).indices if top_k > 1 else biased.argmax(-1, keepdim=True)
-    return probs.gather(1, expert), expert
+    return biased.topk(top_k).indices if top_k > 1 else biased.argmax(-1, keepdim=True)
 
 
 def choose_tokens(probs: Tensor, sentence: Tensor, tokens_per_expert: Tensor) -> Tensor:

@@ -32,6 +32,11 @@ def slices_of(parameter: Tensor) -> tuple[slice, ...]:
     return tuple(slice(o, o + n) for o, n in zip(offset, shape, strict=True))
 
 
+def part_of(whole: Tensor, like: Tensor) -> Tensor:
+    """This rank's part of a tensor that lies, or will lie, as the parameter `like` does."""
+    return whole if isinstance(whole, DTensor) else whole[slices_of(like)]
+
+
 def num_copies(parameter: Tensor, world: int) -> int:
     """How many of the `world` ranks hold the same part of `parameter`."""
     if not isinstance(parameter, DTensor):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import types
+import argparse
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from fairseq.optim.adam import FairseqAdam
 
 from mtmoe.optim.fairseq_adam import FusedAdam
 
-CONFIG = types.SimpleNamespace(
+CONFIG = argparse.Namespace(
     lr=[0.01], adam_betas="(0.9, 0.98)", adam_eps=1e-8, weight_decay=0.1,
     use_old_adam=False, fp16_adam_stats=False, tpu=False,
 )  # fmt: skip

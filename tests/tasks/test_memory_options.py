@@ -1,0 +1,31 @@
+"""Options that save memory change nothing of what stock fairseq-train learns."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mtmoe.inference.engine import Translator
+from tests.fairseq_run import train
+
+NOISY = ["--capacity-factor", "1.0", "--top-k", "2", "--jitter", "0.1", "--dropout", "0.1"]
+
+
+def weights_of(toy_data, folder, *options):
+    state = train(toy_data, folder, "--max-update", "6", "--update-freq", "2", *options)
+    return state["model"]
+
+
+def assert_equal(found, expected):
+    assert found.keys() == expected.keys()
+    for name, weight in expected.items():
+        assert torch.equal(found[name], weight), name
+
+
+@pytest.mark.parametrize("mode", ["full", "keep_communication"])
+def test_activation_checkpointing_trains_the_same_weights(toy_data, tmp_path, mode):
+    expected = weights_of(toy_data, tmp_path / "plain", *NOISY)
+    options = ["--checkpoint-activations", mode]
+    assert_equal(weights_of(toy_data, tmp_path / "saving", *NOISY, *options), expected)
+    translator = Translator.load(tmp_path / "saving" / "checkpoint_last.pt")
+    assert len(translator.translate(["abc ab", "j"], "aa", "bb", beam=2)) == 2
