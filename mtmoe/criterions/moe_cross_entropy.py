@@ -56,7 +56,7 @@ class MoeCrossEntropy(FairseqCriterion):
         loss, nll = self._token_losses(logits, target[is_real], model.transformer.embedding)
         sample_size = target.shape[0] if self.sentence_avg else sample["ntokens"]
         routings: tuple[Routing, ...] = extra["routings"]
-        router_loss = self._router_loss(model, routings)
+        router_loss = loss.new_zeros(()) + self._router_loss(model, routings)
         total = loss.sum() + sample_size * router_loss
         log = {
             "loss": total.detach(),
@@ -85,11 +85,9 @@ class MoeCrossEntropy(FairseqCriterion):
         loss, nll = label_smoothed_nll_loss(log_probs, target, epsilon, reduce=False)
         return loss, nll
 
-    def _router_loss(self, model: Any, routings: tuple[Routing, ...]) -> Tensor:
+    def _router_loss(self, model: Any, routings: tuple[Routing, ...]) -> Tensor | int:
         config = model.transformer.config
-        zero = next(model.parameters()).new_zeros((), dtype=torch.float32)
-        losses = (router_loss(config.router, config.gate_loss_weight, r) for r in routings)
-        return sum(losses, zero)
+        return sum(router_loss(config.router, config.gate_loss_weight, r) for r in routings)
 
     def _by_direction(self, nll: Tensor, direction: Tensor) -> dict[str, Tensor]:
         """Sums for every direction of the task, also those that this batch lacks."""

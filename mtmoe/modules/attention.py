@@ -59,7 +59,8 @@ class Attention(nn.Module):
         self.head_dim = D // config.attention_heads
         self.dropout = config.attention_dropout
         self.query = ColumnLinear(D, D)
-        self.key = ColumnLinear(D, D)
+        # Softmax is blind to it: its gradient is rounding, which Adam would scale up to noise.
+        self.key = ColumnLinear(D, D, learns_bias=False)
         self.value = ColumnLinear(D, D)
         self.out = RowLinear(D, D, tensor_axis)
 

@@ -20,13 +20,24 @@ class ColumnLinear(nn.Linear):
     """Each of T ranks computes 1/T of the outputs.
 
     Its input must have passed `sum_gradient`, once for all maps that read it.
+
+    Args:
+        learns_bias: whether the bias has a gradient.
     """
 
     tensor_dims: ClassVar[dict[str, int]] = {"weight": 0, "bias": 0}
 
+    def __init__(
+        self, in_features: int, out_features: int, bias: bool = True, learns_bias: bool = True
+    ) -> None:
+        super().__init__(in_features, out_features, bias)
+        self.learns_bias = learns_bias
+
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) to (..., out_features / T)."""
         bias = None if self.bias is None else local_part(self.bias)
+        if bias is not None and not self.learns_bias:
+            bias = bias.detach()
         return F.linear(x, local_part(self.weight), bias)
 
 

@@ -70,6 +70,8 @@ def _shard_copies(root: nn.Module, units: list[nn.Module], mesh: Mesh, parameter
         for module in experts:
             _wrap(module, mesh.devices["data"], parameters, set())
             module.set_gradient_divide_factor(float(mesh.batch.size))  # type: ignore[operator]
+            # gloo has no sum of scaled numbers
+            module.set_force_sum_reduction_for_comms(True)  # type: ignore[operator]
     for module in [*units, root]:
         _wrap(module, mesh.batch_devices, parameters and module is not root, of_experts)
 

@@ -18,9 +18,9 @@ from mtmoe.config import (
     SecondChoice,
     SharedMode,
     TransformerConfig,
+    Zero,
 )
 from mtmoe.modules import router as router_module
-from mtmoe.modules.initialise import initialise
 from mtmoe.modules.moe_layer import MoELayer
 from mtmoe.modules.transformer import Transformer
 from mtmoe.ops.routing import RouterKey
@@ -182,21 +182,19 @@ def test_evaluation_computes_nothing_twice(monkeypatch):
     assert len(calls) == 4
 
 
-def share_experts_out(model, axis):
-    """Put MoE layers that the ranks of `axis` share into a network of one rank."""
-    for layer in [*model.encoder, *model.decoder]:
-        old = layer.feed_forward.ffn
-        new = MoELayer(model.config, old.layer_index, expert_axis=axis)
-        layer.feed_forward.ffn = new
-    initialise(model, 1)
-    return model
+def share_experts_out(config, mesh):
+    with torch.device("meta"):
+        model = Transformer(config, V, PAD, mesh=mesh)
+    model.materialise(torch.device("cpu"), 1, Zero.none)
+    return model.train()
 
 
 def check_traffic(settings):
-    axis = make_mesh(MeshConfig(expert_parallel_size=dist.get_world_size())).expert
+    mesh = make_mesh(MeshConfig(expert_parallel_size=dist.get_world_size()))
+    axis = mesh.expert
     calls, sent, found = {}, {}, {}
     for mode in CheckpointActivations:
-        model = share_experts_out(build(mode, settings), axis)
+        model = share_experts_out(build(mode, settings).config, mesh)
         torch.manual_seed(axis.rank)
         with count_traffic() as traffic:
             loss_of(model, batch_of(axis.rank), RouterKey.of(1, 2, axis.rank)).backward()
