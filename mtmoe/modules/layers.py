@@ -35,7 +35,12 @@ class FeedForwardBlock(nn.Module):
         self.ffn = (
             FeedForward(config, config.ffn_dim)
             if kind.moe_index is None
-            else MoELayer(config, kind.moe_index, kind.choose_by, kind.num_languages)
+            else MoELayer(
+                config.for_layer(kind.moe_index),
+                kind.moe_index,
+                kind.choose_by,
+                kind.num_languages,
+            )
         )
         self.dropout = config.dropout
 
