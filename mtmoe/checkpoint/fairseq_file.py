@@ -56,13 +56,16 @@ class Checkpoint:
         return Transformer(self.config, vocab_size, PAD, num_languages=num_languages)
 
 
-def load_checkpoint(path: str | Path) -> Checkpoint:
+def load_checkpoint(path: str | Path, is_mapped: bool = False) -> Checkpoint:
     """Read a checkpoint of ours; code inside a file is never run (`weights_only=True`).
+
+    Args:
+        is_mapped: leave the weights in the file, from which they are read as they are used.
 
     Raises:
         CheckpointError: the file is missing, truncated, no checkpoint, or of another model.
     """
-    state = _read_state(path)
+    state = check_readable(path) if is_mapped else _read_state(path)
     try:
         config = state["cfg"]
         model, task = as_dict(config["model"]), as_dict(config["task"])
