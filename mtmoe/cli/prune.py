@@ -198,7 +198,7 @@ def tell(
     state: dict[str, Any],
 ) -> None:
     """What stayed, the sizes, and how the result trains on: for people, and as JSON."""
-    from mtmoe.surgery.state import count_parameters
+    from mtmoe.surgery.state import count_parameters, describe_change
 
     names = checkpoint.config.moe_layer_names
     by_layer = {name: experts.tolist() for name, experts in zip(names, kept, strict=True)}
@@ -210,7 +210,7 @@ def tell(
         f"{sizes[0] / 1e6:.1f}M parameters before, {sizes[1] / 1e6:.1f}M after; "
         f"{bytes_[0] / 2**20:.1f} MiB before, {bytes_[1] / 2**20:.1f} MiB after\n"
     )
-    sys.stderr.write(f"to train on, give fairseq-train {changed_flags(checkpoint, state)}\n")
+    sys.stderr.write(describe_change(checkpoint.config, state))
     if args.report:
         report = {
             "kept": by_layer,
@@ -220,12 +220,3 @@ def tell(
         }
         with open_atomic(args.report) as file:
             file.write(json.dumps(report, indent=1) + "\n")
-
-
-def changed_flags(checkpoint: Checkpoint, state: dict[str, Any]) -> str:
-    """The flags of fairseq-train that make the new model's shape, where the old one differs."""
-    from mtmoe.surgery.state import flat_settings
-
-    old, new = flat_settings(checkpoint.config), state["cfg"]["model"]
-    words = [f"--{name.replace('_', '-')} {new[name]}" for name in old if old[name] != new[name]]
-    return " ".join(words) or "the same settings"

@@ -25,11 +25,12 @@ def initialise(model: nn.Module, seed: int) -> None:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             first_expert = first.get(name.rpartition(".")[0], 0)
-            _draw(name, parameter, mix_seed(seed, zlib.crc32(name.encode())), first_expert)
+            draw_parameter(name, parameter, seed, first_expert)
 
 
-def _draw(name: str, parameter: Tensor, seed: int, first_expert: int) -> None:
-    leaf = name.rpartition(".")[2]
+def draw_parameter(name: str, parameter: Tensor, seed: int, first_expert: int = 0) -> None:
+    """Draw one parameter of a model in place, as `initialise` does; `name` is that in the model."""
+    leaf, seed = name.rpartition(".")[2], mix_seed(seed, zlib.crc32(name.encode()))
     generator = torch.Generator().manual_seed(seed)
     if leaf in EXPERT_WEIGHTS:
         for number, expert in enumerate(parameter, first_expert):

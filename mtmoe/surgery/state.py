@@ -50,3 +50,10 @@ def layer_prefix(name: str) -> str:
 def count_parameters(weights: Mapping[str, Tensor]) -> int:
     """How many numbers a model has."""
     return sum(tensor.numel() for tensor in weights.values() if torch.is_floating_point(tensor))
+
+
+def describe_change(old: TransformerConfig, state: Mapping[str, Any]) -> str:
+    """One line: the flags of fairseq-train with which the new file trains on."""
+    before, new = flat_settings(old), state["cfg"]["model"]
+    words = [f"--{key.replace('_', '-')} {new[key]}" for key in before if before[key] != new[key]]
+    return f"to train on, give fairseq-train {' '.join(words) or 'the same settings'}\n"
