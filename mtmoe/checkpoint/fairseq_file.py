@@ -174,7 +174,7 @@ def _why_unreadable(path: str | Path, error: Exception) -> str:
         return "is empty"
     if start != ZIP_START:
         return "is no checkpoint"
-    if "Unsupported global" in str(error):
+    if "unsupported global" in str(error).lower():  # or "GLOBAL", of modules that are blocked
         return "holds Python objects other than weights, which could run code and are never read"
     return "is cut off or damaged"
 
