@@ -226,6 +226,19 @@ class RouterConfig:
         """Whether the routers have embeddings of languages."""
         return self.router_input is not RouterInput.token
 
+    def with_experts(self, num_experts: int) -> RouterConfig:
+        """The same routing among `num_experts`: a token has no more choices than there are.
+
+        Of one expert, the weight is 1, raw or normalised.
+        """
+        top_k = min(self.top_k, num_experts)
+        if top_k == self.top_k or top_k > 1:
+            return dataclasses.replace(self, num_experts=num_experts, top_k=top_k)
+        return dataclasses.replace(
+            self, num_experts=1, top_k=1,
+            choice_weight=ChoiceWeight.raw, second_choice=SecondChoice.always,
+        )  # fmt: skip
+
 
 @dataclass(frozen=True)
 class TransformerConfig:
@@ -277,6 +290,11 @@ class TransformerConfig:
         "backward pass (full), or all but what it received from other ranks (keep_communication)",
     )
     max_positions: int = setting(1024, "longest sentence in tokens, tags and end included")
+    experts_by_layer: str = setting(
+        "",
+        "experts of each MoE layer, those of the encoder first, e.g. 8,4,4,2; the largest must be "
+        "num_experts; default: num_experts in every layer",
+    )
     router: RouterConfig = field(default_factory=RouterConfig)
 
     def __post_init__(self) -> None:
@@ -297,6 +315,7 @@ class TransformerConfig:
             require(self, name, 0 <= getattr(self, name) <= 1, "between 0 and 1")
         require(self, "gate_loss_weight", self.gate_loss_weight >= 0, "0 or above")
         self._check_combinations()
+        self._check_experts_by_layer()
 
     def _check_combinations(self) -> None:
         needs_shared = self.shared_mode is not SharedMode.add
@@ -327,6 +346,38 @@ class TransformerConfig:
                 "choice_weight must be raw or auto with top_k 1, but is normalised: the weight "
                 "would always be 1, and the router would not learn."
             )
+
+    def _check_experts_by_layer(self) -> None:
+        numbers, num_layers = self.experts_by_layer.split(","), len(self.moe_layer_names)
+        is_list = all(number.strip().isdecimal() for number in numbers)
+        require(
+            self,
+            "experts_by_layer",
+            not self.experts_by_layer or (is_list and len(numbers) == num_layers),
+            f"empty, or one number for each of the {num_layers} MoE layers, as 8,4",
+        )
+        highest = max(self.num_experts_by_layer, default=0)
+        require(
+            self,
+            "experts_by_layer",
+            not self.experts_by_layer
+            or (highest == self.router.num_experts and min(self.num_experts_by_layer) >= 1),
+            f"numbers from 1 to num_experts ({self.router.num_experts}), which the largest is",
+        )
+
+    @property
+    def num_experts_by_layer(self) -> tuple[int, ...]:
+        """The experts of each MoE layer, in the order of `moe_layer_names`."""
+        if self.experts_by_layer:
+            return tuple(int(number) for number in self.experts_by_layer.split(","))
+        return (self.router.num_experts,) * len(self.moe_layer_names)
+
+    def for_layer(self, moe_index: int) -> TransformerConfig:
+        """The settings of MoE layer number `moe_index`, which has its own number of experts."""
+        if not self.experts_by_layer:
+            return self
+        router = self.router.with_experts(self.num_experts_by_layer[moe_index])
+        return dataclasses.replace(self, experts_by_layer="", router=router)
 
     @property
     def routings(self) -> set[ChooseBy]:

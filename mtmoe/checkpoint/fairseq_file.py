@@ -56,13 +56,16 @@ class Checkpoint:
         return Transformer(self.config, vocab_size, PAD, num_languages=num_languages)
 
 
-def load_checkpoint(path: str | Path) -> Checkpoint:
+def load_checkpoint(path: str | Path, is_mapped: bool = False) -> Checkpoint:
     """Read a checkpoint of ours; code inside a file is never run (`weights_only=True`).
+
+    Args:
+        is_mapped: leave the weights in the file, from which they are read as they are used.
 
     Raises:
         CheckpointError: the file is missing, truncated, no checkpoint, or of another model.
     """
-    state = _read_state(path)
+    state = check_readable(path) if is_mapped else _read_state(path)
     try:
         config = state["cfg"]
         model, task = as_dict(config["model"]), as_dict(config["task"])
@@ -171,7 +174,7 @@ def _why_unreadable(path: str | Path, error: Exception) -> str:
         return "is empty"
     if start != ZIP_START:
         return "is no checkpoint"
-    if "Unsupported global" in str(error):
+    if "unsupported global" in str(error).lower():  # or "GLOBAL", of modules that are blocked
         return "holds Python objects other than weights, which could run code and are never read"
     return "is cut off or damaged"
 

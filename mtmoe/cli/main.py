@@ -1,7 +1,7 @@
 """The console script `mtmoe`: finds the command and hands over.
 
-A command is a module `mtmoe.cli.NAME` with `add_arguments(parser)` and `run(args)`; it is imported
-only when it is called, and imports torch only in `run`.
+A command `some-name` is a module `mtmoe.cli.some_name` with `add_arguments(parser)` and
+`run(args)`; it is imported only when it is called, and imports torch only in `run`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from mtmoe import __version__
 from mtmoe.errors import ConfigError, run_command
@@ -21,6 +21,9 @@ COMMANDS = {
     "translate": "translate text, line by line",
     "prune": "keep the experts that are used most",
     "usage": "measure and draw which languages use which experts",
+    "expert-stats": "count what each expert does in each direction, for prune and for reading",
+    "aggregate": "put the experts of several checkpoints side by side into one model",
+    "upcycle": "make experts out of the feed-forward layers of a dense checkpoint",
 }
 
 
@@ -42,7 +45,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: list[str]) -> None:
     called = next((word for word in argv if not word.startswith("-")), None)
     args = _build_parser(called).parse_args(argv)
-    importlib.import_module(f"mtmoe.cli.{args.command}").run(args)
+    _import_command(args.command).run(args)
+
+
+def _import_command(name: str) -> Any:
+    return importlib.import_module(f"mtmoe.cli.{name.replace('-', '_')}")
 
 
 def _build_parser(called: str | None) -> Parser:
@@ -53,7 +60,7 @@ def _build_parser(called: str | None) -> Parser:
     for name, help_text in COMMANDS.items():
         command = commands.add_parser(name, help=help_text, description=f"{help_text}.")
         if name == called:
-            importlib.import_module(f"mtmoe.cli.{name}").add_arguments(command)
+            _import_command(name).add_arguments(command)
     return parser
 
 

@@ -1,15 +1,23 @@
-"""`mtmoe prune`: a checkpoint with the experts that a text uses most."""
+"""`mtmoe prune`: a checkpoint with the experts that are needed most."""
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from mtmoe.errors import ConfigError, DataError
-from mtmoe.files import check_output, read_lines
+from mtmoe.cli.measured_text import (
+    add_text_arguments,
+    check_text_arguments,
+    choose_directions,
+    choose_languages,
+    measure,
+)
+from mtmoe.errors import ConfigError
+from mtmoe.files import check_input, check_output, open_atomic
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,131 +25,198 @@ if TYPE_CHECKING:
     from mtmoe.checkpoint.fairseq_file import Checkpoint
     from mtmoe.modules.usage import ExpertUse
 
+CRITERIA = ("importance", "use", "norm", "random")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
     parser.add_argument("checkpoint", metavar="CHECKPOINT")
-    parser.add_argument("--keep", type=int, required=True, metavar="N", help="experts left a layer")
     parser.add_argument("--output", required=True, metavar="OUT", help="the smaller checkpoint")
-    parser.add_argument(
-        "--text", nargs="+", required=True, metavar="FILE",
-        help="sentences whose translation shows the use; the name ends in the language: valid.en",
+    budget = parser.add_mutually_exclusive_group(required=True)
+    budget.add_argument(
+        "--keep", type=read_sides, metavar="N[,M]",
+        help="experts left in each layer; with M, that in decoder layers",
+    )  # fmt: skip
+    budget.add_argument(
+        "--total", type=read_sides, metavar="N,M",
+        help="experts left over all encoder layers and over all decoder layers, the best of each "
+        "side by one threshold",
     )  # fmt: skip
     parser.add_argument(
-        "--source-lang", metavar="LANG", help="language of --text, whatever its name"
+        "--floor", type=int, default=1, metavar="N", help="with --total, experts left in any layer"
     )
     parser.add_argument(
-        "--languages",
-        metavar="LANG,LANG",
-        help="keep what these need; default: all of the checkpoint",
+        "--criterion", choices=CRITERIA, default="importance",
+        help="importance (the default): share of first choices * exp(mean confidence); use: share "
+        "of choices; norm: share of choices * norm of the weights; random",
+    )  # fmt: skip
+    parser.add_argument("--seed", type=int, default=1, help="of --criterion random")
+    parser.add_argument(
+        "--stats", nargs="+", metavar="STATS", help="of `mtmoe expert-stats`, in place of --text"
+    )
+    add_text_arguments(parser)
+    parser.add_argument(
+        "--directions", metavar="en-de,...",
+        help="keep what these need: encoder experts by source, decoder experts by target language",
+    )  # fmt: skip
+    parser.add_argument(
+        "--merge", action="store_true", help="merge the experts that go into those that stay"
     )
     parser.add_argument(
-        "--limit", type=int, default=500, metavar="N", help="the first N lines of each file"
-    )
+        "--dense", action="store_true",
+        help="with one expert a layer: write plain feed-forward layers",
+    )  # fmt: skip
+    parser.add_argument(
+        "--keep-optimizer", action="store_true",
+        help="cut the optimizer's state, too, for --restore-file; else it is left out",
+    )  # fmt: skip
+    parser.add_argument("--report", metavar="FILE", help="what stayed and the sizes, as JSON")
+
+
+def read_sides(text: str) -> tuple[int, int]:
+    """`4` or `4,2`: for encoder and decoder.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    parts = text.split(",")
+    if len(parts) > 2 or not all(part.strip().lstrip("-").isdecimal() for part in parts):
+        raise ConfigError(
+            f"experts to keep must be N or N,M, but are {text!r}. Write for example 4."
+        )
+    return int(parts[0]), int(parts[-1])
 
 
 def run(args: argparse.Namespace) -> None:
-    """Translate the text, count the use of each expert, keep the most used, write.
+    """Find out what is needed, select, write; the file's name goes to standard output.
 
     Raises:
-        ConfigError, DataError, CheckpointError: a wrong option, text or checkpoint.
+        ConfigError, DataError, CheckpointError: a wrong option, text, file or checkpoint.
     """
-    if args.limit < 1:
-        raise ConfigError(f"--limit must be at least 1, but is {args.limit}. Give 1 or more.")
-    check_output("--output", args.output)
-    texts = {path: read_lines(path)[: args.limit] for path in args.text}
+    check_arguments(args)
     from mtmoe.checkpoint.fairseq_file import load_checkpoint, write_checkpoint
-    from mtmoe.surgery.prune import check_keep, count_parameters, prune_checkpoint, select_experts
+    from mtmoe.surgery.budget import apply_to_sides, check_keep, check_total
+    from mtmoe.surgery.scores import Criterion, score_experts
 
-    checkpoint = load_checkpoint(args.checkpoint)
-    check_keep(checkpoint, args.keep)
-    languages = choose_languages(args.languages, checkpoint.vocabulary.languages)
-    by_language = group_by_language(texts, args.source_lang, checkpoint.vocabulary.languages)
-    uses = measure_own_translations(checkpoint, by_language, languages)
-    kept = select_experts(mean_importance(list(uses.values())), args.keep)
-    state = prune_checkpoint(checkpoint, kept)
+    checkpoint = load_checkpoint(args.checkpoint, is_mapped=True)
+    if args.keep:
+        check_keep(checkpoint, args.keep)
+    else:
+        check_total(checkpoint, args.total, args.floor)
+    uses, directions = find_uses(checkpoint, args)
+    scores = score_experts(checkpoint, Criterion(args.criterion), uses, directions, args.seed)
+    kept = apply_to_sides(checkpoint, scores, args.keep, args.total, args.floor)
+    state = make_state(checkpoint, args, kept, uses, directions)
     write_checkpoint(args.output, state)
-    before, after = count_parameters(checkpoint.weights), count_parameters(state["model"])
-    for name, experts in zip(checkpoint.config.moe_layer_names, kept, strict=True):
-        sys.stderr.write(f"{name}: kept experts {' '.join(map(str, experts.tolist()))}\n")
-    sys.stderr.write(f"{before / 1e6:.1f}M parameters before, {after / 1e6:.1f}M after\n")
+    tell(args, checkpoint, kept, state)
     sys.stdout.write(f"{args.output}\n")
 
 
-def choose_languages(names: str | None, known: Sequence[str]) -> list[str]:
-    """The languages that the option names; all known ones without it.
+def check_arguments(args: argparse.Namespace) -> None:
+    """Refuse wrong options before the model is loaded.
 
     Raises:
-        ConfigError: an unknown language, or only one.
+        ConfigError, DataError: says what must be given.
     """
-    if names is None:
-        return list(known)
-    chosen = [name.strip() for name in names.split(",") if name.strip()]
-    for name in chosen:
-        if name not in known:
-            raise ConfigError(
-                f"--languages must be among {', '.join(known)}, but has {name!r}. Leave it out."
-            )
-    if len(set(chosen)) < 2:
+    check_text_arguments(args)
+    for option in ("output", "report"):
+        check_output(f"--{option}", getattr(args, option))
+    needs_use = args.criterion != "random" or args.merge
+    if args.stats and args.text:
+        raise ConfigError("--stats must be given without --text, but both are. Leave one out.")
+    if needs_use and not (args.stats or args.text):
         raise ConfigError(
-            f"--languages must name two or more languages, but is {names!r}. Add one."
+            f"--criterion {args.criterion}{' with --merge' if args.merge else ''} must be given "
+            "--stats or --text, but neither is there. Give one."
         )
-    return chosen
+    if args.languages and args.directions:
+        raise ConfigError("--languages must be given without --directions, but both are.")
+    if args.dense and args.keep_optimizer:
+        raise ConfigError("--dense must be given without --keep-optimizer, but both are.")
+    for path in args.stats or ():
+        check_input("--stats", path)
 
 
-def group_by_language(
-    texts: dict[str, list[str]], source_lang: str | None, known: Sequence[str]
-) -> dict[str, list[str]]:
-    """The distinct lines of each language; its name is the file's suffix if none is given.
+def find_uses(
+    checkpoint: Checkpoint, args: argparse.Namespace
+) -> tuple[dict[str, ExpertUse], list[str]]:
+    """The measured use by direction, and the directions that count.
 
     Raises:
-        DataError: a file is empty, or its language is unknown.
+        ConfigError, DataError: what is asked for was not measured.
     """
-    grouped: dict[str, list[str]] = {}
-    for path, lines in texts.items():
-        language = source_lang or Path(path).suffix.removeprefix(".")
-        if language not in known:
-            raise DataError(
-                f"the language of {path} must be one of {', '.join(known)}, but is {language!r}. "
-                "Name it with --source-lang."
-            )
-        sentences = [line for line in lines if line.strip()]
-        if not sentences:
-            raise DataError(f"--text must hold sentences, but {path} is empty. Give another file.")
-        grouped.setdefault(language, []).extend(sentences)
-    return {language: list(dict.fromkeys(lines)) for language, lines in grouped.items()}
+    from mtmoe.report.expert_statistics import check_same_model, fingerprint, read_statistics
+    from mtmoe.surgery.scores import check_scope
+
+    languages = choose_languages(args.languages, checkpoint.vocabulary.languages)
+    if args.stats:
+        statistics = read_statistics(args.stats)
+        check_same_model(statistics, fingerprint(checkpoint), args.checkpoint)
+    elif args.text:
+        statistics = measure(checkpoint, args)
+    else:
+        return {}, []
+    if args.directions:
+        wanted = [name.strip() for name in args.directions.split(",") if name.strip()]
+    elif args.languages:
+        wanted = [d for d in choose_directions(checkpoint, languages) if d in statistics.uses]
+    else:
+        wanted = list(statistics.uses)
+    check_scope(statistics.uses, wanted)
+    return statistics.uses, wanted
 
 
-def measure_own_translations(
-    checkpoint: Checkpoint, text: dict[str, list[str]], languages: Sequence[str]
-) -> dict[str, ExpertUse]:
-    """Use of the experts in each trained direction, reading the model's own greedy translation.
+def make_state(
+    checkpoint: Checkpoint,
+    args: argparse.Namespace,
+    kept: Sequence[Tensor],
+    uses: dict[str, ExpertUse],
+    directions: Sequence[str],
+) -> dict[str, Any]:
+    """The contents of the smaller checkpoint."""
+    from mtmoe.surgery.densify import check_dense, densify
+    from mtmoe.surgery.prune import prune_checkpoint, with_numbers
+    from mtmoe.surgery.scratch import Scratch
 
-    Raises:
-        DataError: no direction leads from the text's languages to another one of `languages`.
-    """
-    from mtmoe.inference.engine import Translator
-    from mtmoe.report.parallel_text import ParallelText
-    from mtmoe.report.usage import measure_text
+    config = with_numbers(checkpoint.config, [len(experts) for experts in kept])
+    if args.dense:
+        check_dense(config)
+    scratch = Scratch.beside(args.output)
+    state = prune_checkpoint(checkpoint, kept, scratch, args.keep_optimizer)
+    if args.merge:
+        from mtmoe.surgery.merge import merge_pruned
+        from mtmoe.surgery.scores import mean_load
 
-    translator = Translator(checkpoint)
-    uses: dict[str, ExpertUse] = {}
-    for direction in checkpoint.directions:
-        source, target = direction.split("-")
-        if source in text and {source, target} <= set(languages):
-            translated = translator.translate(text[source], source, target, beam=1)
-            pair = ParallelText(source, target, tuple(text[source]), tuple(translated))
-            uses[direction] = measure_text(checkpoint, translator.model, pair)
-    if not uses:
-        raise DataError(
-            f"--text must be in a language that the checkpoint translates into another one of "
-            f"{', '.join(languages)}, but is in {', '.join(text)}."
-        )
-    return uses
+        merge_pruned(checkpoint, kept, mean_load(uses, directions), state["model"])
+    return densify(state, config) if args.dense else state
 
 
-def mean_importance(uses: Sequence[ExpertUse]) -> Tensor:
-    """(N, E): each direction weighs alike, however much text it has."""
-    import torch
+def tell(
+    args: argparse.Namespace,
+    checkpoint: Checkpoint,
+    kept: Sequence[Tensor],
+    state: dict[str, Any],
+) -> None:
+    """What stayed, the sizes, and how the result trains on: for people, and as JSON."""
+    from mtmoe.surgery.state import count_parameters, describe_change
 
-    return torch.stack([use.importance() for use in uses]).mean(0)
+    names = checkpoint.config.moe_layer_names
+    by_layer = {name: experts.tolist() for name, experts in zip(names, kept, strict=True)}
+    sizes = [count_parameters(weights) for weights in (checkpoint.weights, state["model"])]
+    bytes_ = [os.path.getsize(path) for path in (args.checkpoint, args.output)]
+    for name, experts in by_layer.items():
+        sys.stderr.write(f"{name}: kept experts {' '.join(map(str, experts))}\n")
+    sys.stderr.write(
+        f"{sizes[0] / 1e6:.1f}M parameters before, {sizes[1] / 1e6:.1f}M after; "
+        f"{bytes_[0] / 2**20:.1f} MiB before, {bytes_[1] / 2**20:.1f} MiB after\n"
+    )
+    sys.stderr.write(describe_change(checkpoint.config, state))
+    if args.report:
+        report = {
+            "kept": by_layer,
+            "criterion": args.criterion,
+            "parameters": {"before": sizes[0], "after": sizes[1]},
+            "file_bytes": {"before": bytes_[0], "after": bytes_[1]},
+        }
+        with open_atomic(args.report) as file:
+            file.write(json.dumps(report, indent=1) + "\n")

@@ -23,16 +23,16 @@ def initialise(model: nn.Module, seed: int) -> None:
     """
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            _fill(name, parameter, mix_seed(seed, zlib.crc32(name.encode())))
+            draw_parameter(name, parameter, seed)
 
 
-def _fill(name: str, parameter: Tensor, seed: int) -> None:
-    """Draw what this rank holds of a parameter; stacked experts one by one, others as a whole.
+def draw_parameter(name: str, parameter: Tensor, seed: int) -> None:
+    """Draw what this rank holds of one parameter; `name` is that in the model.
 
-    Numbers are drawn in float32, whatever the parameter's dtype.
+    Stacked experts are drawn one by one, others as a whole; in float32, whatever the dtype.
     """
     own, slices = stored_part(parameter), slices_of(parameter)
-    leaf = name.rpartition(".")[2]
+    leaf, seed = name.rpartition(".")[2], mix_seed(seed, zlib.crc32(name.encode()))
     if leaf in EXPERT_WEIGHTS:
         for row, number in enumerate(range(slices[0].start, slices[0].stop)):
             whole = torch.empty(parameter.shape[1:])

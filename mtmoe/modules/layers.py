@@ -37,7 +37,13 @@ class FeedForwardBlock(nn.Module):
         self.ffn = (
             FeedForward(config, config.ffn_dim, kind.mesh.tensor)
             if kind.moe_index is None
-            else MoELayer(config, kind.moe_index, kind.choose_by, kind.num_languages, kind.mesh)
+            else MoELayer(
+                config.for_layer(kind.moe_index),
+                kind.moe_index,
+                kind.choose_by,
+                kind.num_languages,
+                kind.mesh,
+            )
         )
         self.dropout = config.dropout
 

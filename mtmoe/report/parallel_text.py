@@ -63,6 +63,28 @@ def find_pairs(folder: str | Path, split: str) -> Sequence[tuple[str, str]]:
     return sorted(pairs)
 
 
+def read_named_pairs(paths: Sequence[str | Path], limit: int | None = None) -> list[ParallelText]:
+    """The pairs that the files belong to, in both directions; either side may be named, or both.
+
+    Raises:
+        DataError: a name is not as `valid.en-de.en`, or a file is not as it must be.
+    """
+    found = {Path(path): FILE_NAME.fullmatch(Path(path).name) for path in paths}
+    for path, match in found.items():
+        if match is None or match["lang"] not in (match["first"], match["second"]):
+            raise DataError(
+                "parallel text must be named as valid.en-de.en beside valid.en-de.de, but is "
+                f"{path}. Rename it, or let the model translate it (--decoding search)."
+            )
+    wanted = {
+        (path.parent, match["split"], match["first"], match["second"])
+        for path, match in found.items()
+        if match
+    }
+    pairs = [_read_pair(*names, limit) for names in sorted(wanted)]
+    return pairs + [pair.reverse() for pair in pairs]
+
+
 def _read_pair(
     folder: Path, split: str, first: str, second: str, limit: int | None
 ) -> ParallelText:

@@ -26,7 +26,7 @@ def draw_expert_use(
     """
     num_rows = math.ceil(len(shares) / NUM_COLUMNS)
     languages = max(len(rows) for rows in shares.values())
-    E = len(next(iter(next(iter(shares.values())).values())))
+    E = max(len(row) for rows in shares.values() for row in rows.values())
     size = (
         2.5 + NUM_COLUMNS * max(4.0, 0.5 * min(E, 24)),
         1.4 + num_rows * (1.1 + 0.36 * languages),
@@ -67,10 +67,11 @@ def _write_numbers(axes: Any, rows: Mapping[str, Sequence[float]], highest: floa
 
 
 def _explain(figure: Any, image: Any, grid: Any, num_experts: int, title: str) -> None:
-    """Title, colour bar with a mark at even use, and how to read it."""
+    """Title, colour bar with a mark at even use of the largest layer, and how to read it."""
     even = 1 / num_experts
     note = "Cell: % of the language's tokens whose first choice is the expert"
-    figure.suptitle(f"{title}\n{note}; even use would be {even:.1%}.", fontsize=11)
+    even_use = f"even use of {num_experts} experts would be {even:.1%}."
+    figure.suptitle(f"{title}\n{note}; {even_use}", fontsize=11)
     bar = figure.colorbar(image, ax=list(grid), format=lambda share, _: f"{share:.0%}")
     bar.set_label("share of tokens (line: even use)")
     bar.ax.axhline(even, color="red", linewidth=2)

@@ -64,7 +64,8 @@ def use_by_language(uses: Mapping[str, ExpertUse]) -> dict[str, dict[str, list[f
         for language, use in sums.items():
             for n, layer in enumerate(use.layers):
                 if layer.startswith(name):
-                    shares.setdefault(layer, {})[language] = use.share()[n].tolist()
+                    row = use.share()[n, : use.sizes[n]]
+                    shares.setdefault(layer, {})[language] = row.tolist()
     return shares
 
 
@@ -84,6 +85,9 @@ def _describe(use: ExpertUse) -> dict[str, dict[str, list[float]]]:
         "importance": use.importance(),
     }
     return {
-        layer: {name: [round(v, 6) for v in column[n].tolist()] for name, column in columns.items()}
-        for n, layer in enumerate(use.layers)
+        layer: {
+            name: [round(v, 6) for v in column[n, :size].tolist()]
+            for name, column in columns.items()
+        }
+        for n, (layer, size) in enumerate(zip(use.layers, use.sizes, strict=True))
     }

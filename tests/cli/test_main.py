@@ -26,7 +26,7 @@ def test_each_command_has_its_help(command: str, capsys: pytest.CaptureFixture[s
     with pytest.raises(SystemExit, match="0"):
         main([command, "--help"])
     assert f"usage: mtmoe {command} " in capsys.readouterr().out
-    assert callable(importlib.import_module(f"mtmoe.cli.{command}").run)
+    assert callable(importlib.import_module(f"mtmoe.cli.{command.replace('-', '_')}").run)
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

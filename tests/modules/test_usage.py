@@ -50,20 +50,22 @@ def test_use_counts_first_choices_only() -> None:
     )
     use = ExpertUse.of(["encoder.1"], [routing])
     assert use.tokens.tolist() == [[2, 0, 1]]
+    assert use.choices.tolist() == [[3, 1, 2]]
+    assert_close(use.load().float(), torch.tensor([[3 / 6, 1 / 6, 2 / 6]]))
     assert_close(use.probability.float(), torch.tensor([[1.4, 0.0, 0.7]]))
     assert_close(use.share().float(), torch.tensor([[2 / 3, 0.0, 1 / 3]]))
 
 
 def test_importance_is_share_times_exp_of_mean_probability() -> None:
-    use = ExpertUse(
-        ("encoder.1",), torch.tensor([[3, 0, 1]]), torch.tensor([[1.8, 0.0, 0.9]]).double()
-    )
+    tokens = torch.tensor([[3, 0, 1]])
+    probability = torch.tensor([[1.8, 0.0, 0.9]]).double()
+    use = ExpertUse(("encoder.1",), (3,), tokens, probability, tokens)
     expected = [0.75 * math.exp(0.6), 0.0, 0.25 * math.exp(0.9)]
     assert use.importance()[0].tolist() == pytest.approx(expected)
 
 
 def test_use_of_no_tokens_is_zero_not_nan() -> None:
-    assert ExpertUse.zero(["encoder.1"], 4).importance().tolist() == [[0.0] * 4]
+    assert ExpertUse.zero(["encoder.1"], [4]).importance().tolist() == [[0.0] * 4]
     empty = make_routing([[0]], [[1.0, 0.0]])
     empty = Routing(
         empty.expert[:0], empty.slot[:0], empty.weight[:0], empty.probs[:0], torch.tensor(0)
@@ -109,3 +111,12 @@ def test_dense_model_has_no_use() -> None:
     use = measure_use(make_model(moe_every=0), [make_batch(1, (3,))])
     assert use.layers == ()
     assert use.tokens.shape[0] == 0
+
+
+def test_layers_of_different_numbers_of_experts_are_filled_up_with_0() -> None:
+    wide = make_routing([[0, 1], [2, 0]], [[0.6, 0.3, 0.1], [0.2, 0.1, 0.7]])
+    narrow = make_routing([[0], [0]], [[1.0], [1.0]])
+    use = ExpertUse.of(["encoder.1", "decoder.1"], [wide, narrow])
+    assert use.sizes == (3, 1)
+    assert use.tokens.tolist() == [[1, 0, 1], [2, 0, 0]]
+    assert (use + ExpertUse.zero(use.layers, use.sizes)).tokens.tolist() == use.tokens.tolist()

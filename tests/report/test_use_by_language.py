@@ -110,7 +110,7 @@ def test_language_without_a_tag_is_refused(checkpoint: Checkpoint) -> None:
 
 def make_use(encoder: list[int], decoder: list[int]) -> ExpertUse:
     tokens = torch.tensor([encoder, decoder])
-    return ExpertUse(("encoder.1", "decoder.1"), tokens, tokens * 0.5)
+    return ExpertUse(("encoder.1", "decoder.1"), (2, 2), tokens, tokens * 0.5, tokens)
 
 
 def test_encoder_is_shown_by_source_and_decoder_by_target_language() -> None:

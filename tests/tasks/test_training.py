@@ -74,6 +74,7 @@ METHODS = {
     ],
     "gelu": ["--activation", "gelu"],
     "swiglu": ["--activation", "swiglu"],
+    "experts by layer": ["--experts-by-layer", "4,1,3,2", "--top-k", "2"],
     "torch backend": ["--backend", "torch"],
     "dropout of hidden numbers": ["--activation-dropout", "0.1"],
 }  # fmt: skip
