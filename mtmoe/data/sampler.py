@@ -67,7 +67,7 @@ class StreamSampler:
             self.num_left_out += int((~fits).sum())
             means.append(float(np.maximum(source, target)[fits].mean()))
         self.mean_lengths = np.array(means)
-        self._cache: dict[tuple[int, int], list[Batch]] = {}  # the open pools
+        self._cache: dict[int, tuple[Any, list[Batch]]] = {}  # the open pools
 
     def start(self) -> State:
         """The state before the first batch.
@@ -146,11 +146,10 @@ class StreamSampler:
 
     def _batches(self, which: int, pool: State) -> list[Batch]:
         """All batches of a pool, (n, 3) each; a pure function of seed and pool."""
-        key = (which, pool["number"])
-        if key not in self._cache:
-            self._cache.pop((which, pool["number"] - 1), None)
-            self._cache[key] = self._cut(which, pool)
-        return self._cache[key]
+        made_from = (pool["number"], pool["starts"], pool["counts"])
+        if which not in self._cache or self._cache[which][0] != made_from:
+            self._cache[which] = (made_from, self._cut(which, pool))
+        return self._cache[which][1]
 
     def _cut(self, which: int, pool: State) -> list[Batch]:
         streams = range(len(self.keys)) if self.is_mixed else (which,)

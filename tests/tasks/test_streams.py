@@ -154,7 +154,7 @@ def test_a_state_of_other_streams_or_updates_is_refused(folder):
 
 
 OPTIONS = [
-    "--task-mix", MIX, "--epoch-updates", "6", "--sampling-temperature", "2", "--batch-mix", "mixed",
+    "--task-mix", MIX, "--epoch-updates", "6", "--sampling-temperature", "2",
     "--mask-ratio", "0:0.1/9:0.5", "--join-updates", "aa-cc=3", "--update-freq", "2",
     "--loss-power", "1", "--min-share", "0.05", "--max-share", "0.9", "--permutation", "0.5",
     "--span-length", "2", "--random-ratio", "0.2", "--deletion-ratio", "0.1",
