@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from fairseq.logging import metrics
 
 from data_prep.binarise import write_mmap
 from data_prep.vocabulary import add_task_symbols
@@ -178,11 +179,13 @@ def test_training_on_all_tasks_resumes_exactly_within_and_between_epochs(folder,
 
 
 def test_shares_are_logged_and_single_batches_train(folder, tmp_path, monkeypatch):
-    seen = []
-    monkeypatch.setattr(
-        "mtmoe.tasks.multitask_translation.metrics.log_scalar",
-        lambda name, value, *a, **k: seen.append((name, value)),
-    )
+    seen, log = [], metrics.log_scalar
+
+    def keep(name, value, *args, **kwargs):
+        seen.append((name, value))
+        log(name, value, *args, **kwargs)
+
+    monkeypatch.setattr("mtmoe.tasks.multitask_translation.metrics.log_scalar", keep)
     options = ["--task-mix", MIX, "--batch-mix", "single", "--max-update", "20"]
     subsets = ["--valid-subset", "valid,valid_denoising:aa,valid_modelling:aa,valid_title:aa-bb"]
     more = ["--epoch-updates", "20", "--direction-shares", "aa-cc=0.5", "--task-tokens", "none"]
