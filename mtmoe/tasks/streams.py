@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mtmoe.config import MultitaskConfig, TaskTokens
 from mtmoe.data.batching import source_tags
-from mtmoe.data.mixture import TRANSLATION, Stream
+from mtmoe.data.mixture import TRANSLATION
 from mtmoe.data.mmap_text import MmapText
 from mtmoe.data.noise import Filler, Noise, ends_sentence
 from mtmoe.data.schedule import parse_schedule, parse_table
@@ -44,7 +44,7 @@ def find_streams(config: MultitaskConfig, split: str) -> list[str]:
         for path in Path(config.data).glob("*.idx"):
             match = is_file.fullmatch(path.name)
             if match and task != TRANSLATION:
-                found.append(Stream(f"{task}:{match[1]}", 0).name)
+                found.append(f"{task}:{match[1]}")
     return sorted(found)
 
 
