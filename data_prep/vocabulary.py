@@ -13,7 +13,8 @@ from data_prep.config import VocabularySettings
 from data_prep.extract import pairs_of
 from data_prep.manifest import Result, Step, run_step
 from data_prep.split import text_path
-from mtmoe.errors import ConfigError
+from mtmoe.data.vocabulary import CONTROL_SYMBOLS, TAG, read_symbols
+from mtmoe.errors import ConfigError, DataError, run_command
 from mtmoe.files import open_atomic, read_lines
 
 MODEL = "sentencepiece.model"
@@ -108,5 +109,47 @@ def _write(path: Path, model: bytes) -> None:
         file.write(model)
 
 
+def add_task_symbols(folder: Path) -> None:
+    """Add mask and task tokens to the dictionaries of a `data-bin` folder, before the tags.
+
+    Token numbers of its text stay right, since text holds no tags. Checkpoints that were trained
+    before have another vocabulary.
+
+    Raises:
+        DataError: the folder is no `data-bin`.
+    """
+    symbols = load_symbols(folder)
+    missing = [s for s in CONTROL_SYMBOLS if s not in symbols]
+    for path in sorted(folder.glob("dict.*.txt")):
+        lines = path.read_text("utf-8").split("\n")[:-1]
+        first_tag = len(lines)
+        while first_tag and TAG.fullmatch(lines[first_tag - 1].rsplit(" ", 1)[0]):
+            first_tag -= 1
+        lines[first_tag:first_tag] = [f"{symbol} 1" for symbol in missing]
+        with open_atomic(path) as file:
+            file.write("".join(f"{line}\n" for line in lines))
+
+
+def load_symbols(folder: Path) -> tuple[str, ...]:
+    """The symbols of a `data-bin` folder.
+
+    Raises:
+        DataError: it has no dictionary.
+    """
+    first = min(folder.glob("dict.*.txt"), default=None)
+    if first is None:
+        raise DataError(f"DATA-BIN must hold dict.LANG.txt, but {folder} does not.")
+    return read_symbols(first.read_text("utf-8"))
+
+
+def main() -> int:
+    """The step; or, with --add-task-symbols, the addition to a folder."""
+    if sys.argv[1:2] == ["--add-task-symbols"] and len(sys.argv) == 3:
+        return run_command(lambda: add_task_symbols(Path(sys.argv[2])))
+    about = "Train the joint SentencePiece model. Or: --add-task-symbols DATA-BIN, which adds mask "
+    about += "and task tokens to the dictionaries of a binarised folder (docs/multitask.md)."
+    return run_main("vocabulary", about, vocabulary)
+
+
 if __name__ == "__main__":
-    sys.exit(run_main("vocabulary", "Train the joint SentencePiece model.", vocabulary))
+    sys.exit(main())

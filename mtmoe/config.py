@@ -138,6 +138,20 @@ class Zero(Choice):
     parameters = "parameters"
 
 
+class TaskTokens(Choice):
+    """Which tasks a token in the encoder names."""
+
+    others = "others"
+    none = "none"
+
+
+class BatchMix(Choice):
+    """What a training batch holds where sentences are sampled."""
+
+    mixed = "mixed"
+    single = "single"
+
+
 class Autocast(Choice):
     """Mixed precision of matrix products in training."""
 
@@ -421,6 +435,69 @@ class MeshConfig:
 
 
 @dataclass(frozen=True)
+class NoiseConfig:
+    """What denoising does to a sentence; see `mtmoe.data.noise`."""
+
+    mask_ratio: str = setting(
+        "0.3", "share of tokens that denoising masks: 0.3, or growing over updates: 0:0.1/9000:0.3"
+    )
+    span_length: float = setting(
+        3.5, "mean (Poisson) of the spans that one mask stands for; 0: a mask for each token"
+    )
+    random_ratio: float = setting(0.1, "share of masks that are random tokens instead")
+    deletion_ratio: float = setting(0.0, "share of tokens that denoising deletes")
+    permutation: float = setting(0.0, "share of texts whose sentences denoising permutes")
+
+    def __post_init__(self) -> None:
+        is_length = self.span_length == 0 or self.span_length >= 1
+        require(self, "span_length", is_length, "0 (a mask for each token) or at least 1")
+        require(self, "deletion_ratio", 0 <= self.deletion_ratio < 1, "at least 0 and below 1")
+        for name in ("random_ratio", "permutation"):
+            require(self, name, 0 <= getattr(self, name) <= 1, "between 0 and 1")
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How tasks and directions share the sentences of training; docs/multitask.md explains each."""
+
+    task_mix: str = setting(
+        "translation",
+        "tasks and their shares of the sentences, translation=7,denoising=2,title=1; a share may "
+        "be a schedule over updates, denoising=0:1/9000:0.2",
+    )
+    direction_shares: str = setting(
+        "", "explicit shares of a task's directions, en-de=0.2,denoising:fr=0.5, or schedules"
+    )
+    min_share: float = setting(0.0, "smallest share of a direction in its task")
+    max_share: float = setting(1.0, "largest share of a direction in its task")
+    join_updates: str = setting(
+        "", "curriculum: directions that join at an update, de-en=2000,title:en-en=500"
+    )
+    loss_power: float = setting(
+        0.0,
+        "multiply the share of a direction by (its validation loss / their mean) ** power, anew "
+        "each epoch; 0: no",
+    )
+    batch_mix: BatchMix = setting(
+        BatchMix.mixed, "batches mix tasks and directions, or have a single one each"
+    )
+    epoch_updates: int = setting(
+        0, "updates of an epoch where sentences are sampled; 0: 1000 if an option asks for sampling"
+    )
+
+    def __post_init__(self) -> None:
+        bounds = 0 <= self.min_share <= self.max_share <= 1 and self.max_share > 0
+        require(self, "min_share", bounds, f"at least 0 and at most max_share ({self.max_share})")
+        require(self, "loss_power", self.loss_power >= 0, "0 or above")
+        require(self, "epoch_updates", self.epoch_updates >= 0, "0 or above")
+
+    @property
+    def is_sampled(self) -> bool:
+        """Whether training samples without end, instead of going over the text in epochs."""
+        return self != SamplingConfig()
+
+
+@dataclass(frozen=True)
 class MultitaskConfig:
     """What the task `multitask_translation` reads, and how it mixes it."""
 
@@ -435,6 +512,12 @@ class MultitaskConfig:
         EncoderTags.both,
         "language tags before the source sentence; the target's starts the decoder",
     )
+    task_tokens: TaskTokens = setting(
+        TaskTokens.others,
+        "tasks named by a token after the encoder's tags: all others than translation, or none",
+    )
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    noise: NoiseConfig = field(default_factory=NoiseConfig)
 
     mesh: MeshConfig = field(default_factory=MeshConfig)
 

@@ -38,7 +38,7 @@ class MoeCrossEntropy(FairseqCriterion):
     def __init__(self, task: Any, config: CriterionConfig, sentence_avg: bool) -> None:
         super().__init__(task)
         self.config, self.sentence_avg = config, sentence_avg
-        self.directions: list[str] = task.directions
+        self.directions: list[str] = task.streams
 
     @classmethod
     def build_criterion(cls, cfg: Any, task: Any) -> MoeCrossEntropy:

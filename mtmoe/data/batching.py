@@ -37,7 +37,9 @@ def pad(sentences: Sequence[Sequence[int]]) -> Tensor:
     return batch
 
 
-def batch_by_tokens(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
+def batch_by_tokens(
+    lengths: Sequence[int], max_tokens: int, max_sentences: int | None = None
+) -> Iterator[list[int]]:
     """Indices in batches of like lengths: sentences * longest is at most `max_tokens`.
 
     Longest first, so that memory runs out at once or never. A sentence longer than `max_tokens`
@@ -45,7 +47,8 @@ def batch_by_tokens(lengths: Sequence[int], max_tokens: int) -> Iterator[list[in
     """
     batch: list[int] = []
     for index in sorted(range(len(lengths)), key=lambda n: (-lengths[n], n)):
-        if batch and lengths[batch[0]] * (len(batch) + 1) > max_tokens:
+        is_full = bool(batch) and lengths[batch[0]] * (len(batch) + 1) > max_tokens
+        if is_full or (max_sentences is not None and len(batch) == max_sentences):
             yield batch
             batch = []
         batch.append(index)

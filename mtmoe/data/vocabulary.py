@@ -15,11 +15,18 @@ from mtmoe.errors import DataError
 BOS, PAD, EOS, UNK = 0, 1, 2, 3  # fairseq's Dictionary begins with these
 TAG = re.compile(r"__\w+__")
 SPECIAL_SYMBOLS = ("<s>", "<pad>", "</s>", "<unk>")
+MASK = "<mask>"
+CONTROL_SYMBOLS = (MASK, "<denoising>", "<modelling>", "<title>")  # before the tags, if there
 
 
 def language_tag(language: str) -> str:
     """The symbol that stands for a language, `__de__`."""
     return f"__{language}__"
+
+
+def task_token(task: str) -> str:
+    """The symbol that tells the encoder a task, `<denoising>`."""
+    return f"<{task}>"
 
 
 @dataclass(frozen=True)
@@ -46,8 +53,24 @@ class Vocabulary:
         return tuple(tag[2:-2] for tag in tags)[::-1]
 
     @cached_property
-    def _tags(self) -> frozenset[int]:
-        return frozenset(self.index[language_tag(language)] for language in self.languages)
+    def untranslatable(self) -> tuple[int, ...]:
+        """Ids that stand for no text: language tags, mask and task tokens."""
+        tags = map(language_tag, self.languages)
+        return tuple(self.index[s] for s in (*tags, *CONTROL_SYMBOLS) if s in self.index)
+
+    def control(self, symbol: str) -> int:
+        """The id of the mask or of a task token.
+
+        Raises:
+            DataError: the vocabulary lacks it.
+        """
+        found = self.index.get(symbol)
+        if found is None:
+            raise DataError(
+                f"the dictionaries must hold {symbol}, but do not. Add it with "
+                "`python -m data_prep.vocabulary --add-task-symbols DATA-BIN`."
+            )
+        return found
 
     @cached_property
     def _pieces(self) -> sentencepiece.SentencePieceProcessor:
@@ -82,7 +105,7 @@ class Vocabulary:
 
     def _keep_pieces(self, ids: Sequence[int]) -> list[str]:
         first = len(SPECIAL_SYMBOLS)
-        return [self.symbols[i] for i in ids if i >= first and i not in self._tags]
+        return [self.symbols[i] for i in ids if i >= first and i not in self.untranslatable]
 
 
 def read_symbols(text: str) -> tuple[str, ...]:

@@ -48,8 +48,8 @@ class Translator:
                 f"but is {self.max_positions}. Train with longer sentences."
             )
         self.model = checkpoint.build_model().to(self.device)
-        tags = [self.vocabulary.tag(language) for language in self.languages]
-        self._forbidden = torch.tensor([BOS, PAD, UNK, *tags], device=self.device)
+        forbidden = [BOS, PAD, UNK, *self.vocabulary.untranslatable]
+        self._forbidden = torch.tensor(forbidden, device=self.device)
 
     @classmethod
     def load(

@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import re
-import struct
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from fairseq.data import data_utils
 
 from mtmoe.config import MultitaskConfig
+from mtmoe.data.mmap_text import MmapText
 from mtmoe.data.vocabulary import Vocabulary, read_symbols
 from mtmoe.errors import ConfigError, DataError
-from mtmoe.files import check_input
 
 MODEL_FILE = "sentencepiece.model"
-HEADER = struct.Struct("<9sQBQ")  # of an index: magic, version, code of the numbers' type, count
-MAGIC = (b"MMIDIDX\0\0", 1)
-ENTRY_BYTES = 4 + 8  # of an index: a sentence's length and place
-ITEM_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8}  # by the code of a whole-number type
 
 
 def load_vocabulary(folder: str | Path) -> Vocabulary:
@@ -89,45 +80,10 @@ def _refuse(name: str, value: str, known: list[str]) -> None:
     raise ConfigError(f"{name} must be among {', '.join(known)}, but is {value!r}.")
 
 
-def load_side(folder: str | Path, split: str, pair: str, language: str) -> Any:
-    """One side of a split as fairseq's indexed dataset.
+def load_side(folder: str | Path, split: str, pair: str, language: str) -> MmapText:
+    """One side of a split.
 
     Raises:
         DataError: the files are missing or damaged.
     """
-    prefix = str(Path(folder) / f"{split}.{pair}.{language}")
-    _check_whole(prefix)
-    return data_utils.load_indexed_dataset(prefix)
-
-
-def _check_whole(prefix: str) -> None:
-    """Refuse files of which a part is missing: fairseq would end in the midst of an epoch.
-
-    Raises:
-        DataError: names the file.
-    """
-    index, text = Path(f"{prefix}.idx"), Path(f"{prefix}.bin")
-    for path in (index, text):
-        check_input("binarised text", path)
-    with open(index, "rb") as file:
-        head = file.read(HEADER.size)
-    magic, version, code, count = HEADER.unpack(head) if len(head) == HEADER.size else (b"",) * 4
-    if (magic, version) != MAGIC or code not in ITEM_BYTES:
-        raise DataError(
-            f"{index} must be an index of fairseq's mmap format, but is not. "
-            "Binarise the text again."
-        )
-    _check_size(index, HEADER.size + ENTRY_BYTES * count)
-    lengths = np.fromfile(index, np.int32, count, offset=HEADER.size)
-    _check_size(text, ITEM_BYTES[code] * int(lengths.sum(dtype=np.int64)))
-    if not count:
-        raise DataError(f"{text} must hold sentences, but is empty. Give text of this split.")
-
-
-def _check_size(path: Path, wanted: int) -> None:
-    found = path.stat().st_size
-    if found != wanted:
-        raise DataError(
-            f"{path} must have {wanted} bytes, as its index says, but has {found}. "
-            "Binarise the text again."
-        )
+    return MmapText(Path(folder) / f"{split}.{pair}.{language}")

@@ -59,6 +59,7 @@ class DirectionDataset(FairseqDataset):
         self.source_sizes = np.concatenate([*source, np.empty(0, np.int64)]).astype(np.int64)
         self.target_sizes = np.concatenate([*target, np.empty(0, np.int64)]).astype(np.int64)
         self.epoch = 1
+        self.batch_multiple = 1  # of the number of batches; ranks x update_freq in training
 
     def __len__(self) -> int:
         return int(self.starts[-1])
@@ -66,43 +67,11 @@ class DirectionDataset(FairseqDataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         which = int(np.searchsorted(self.starts, index, side="right")) - 1
         data, row = self.directions[which], int(index - self.starts[which])
-        source = torch.cat([torch.tensor(data.source_tags), data.source[row]])
-        target = None if data.target is None else data.target[row]
-        return {
-            "id": int(index),
-            "source": source,
-            "target": target,
-            "target_tag": data.target_tag,
-            "direction": self.numbers[which],
-        }
+        return make_sample(data, int(index), data.source[row], row, self.numbers[which])
 
     def collater(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
-        """A batch as fairseq passes it around; target and decoder input are padded on the right.
-
-        Returns:
-            net_input: src_tokens (B, S), src_lengths (B,), prev_output_tokens (B, S'), int64;
-            target: (B, S') int64; direction: (B,) int64; target_tag: int of the first sentence.
-        """
-        if not samples:
-            return {}
-        source = data_utils.collate_tokens([s["source"] for s in samples], PAD)
-        lengths = torch.tensor([len(s["source"]) for s in samples])
-        batch: dict[str, Any] = {
-            "id": torch.tensor([s["id"] for s in samples]),
-            "nsentences": len(samples),
-            "ntokens": int(lengths.sum()),
-            "net_input": {"src_tokens": source, "src_lengths": lengths},
-            "target": None,
-            "direction": torch.tensor([s["direction"] for s in samples]),
-            "target_tag": samples[0]["target_tag"],
-        }
-        if samples[0]["target"] is not None:
-            targets = [s["target"] for s in samples]
-            batch["target"] = data_utils.collate_tokens(targets, PAD)
-            batch["ntokens"] = sum(len(t) for t in targets)
-            tags = [s["target_tag"] for s in samples]
-            batch["net_input"]["prev_output_tokens"] = shift_right(batch["target"], tags)
-        return batch
+        """See `collate`."""
+        return collate(samples)
 
     def num_tokens(self, index: int) -> int:
         """The longer side's length in tokens."""
@@ -147,7 +116,7 @@ class DirectionDataset(FairseqDataset):
             )
             rest = part[sum(map(len, full)) :]
             batches += [*full, *super().batch_by_size(rest, max_tokens, max_sentences)]
-        return batches
+        return split_to_multiple(batches, self.batch_multiple)
 
     def filter_indices_by_size(
         self, indices: NDArray[np.int64], max_sizes: Any
@@ -173,6 +142,67 @@ class DirectionDataset(FairseqDataset):
     def supports_prefetch(self) -> bool:
         """The files are mapped into memory."""
         return False
+
+
+def make_sample(
+    data: DirectionData, index: int, source: Tensor, row: int, number: int
+) -> dict[str, Any]:
+    """One sentence with its tags, as `collate` takes it.
+
+    Args:
+        source: (n,) int64, EOS included, without tags.
+        number: of the direction among those of the task.
+    """
+    return {
+        "id": index,
+        "source": torch.cat([torch.tensor(data.source_tags), source]),
+        "target": None if data.target is None else data.target[row],
+        "target_tag": data.target_tag,
+        "direction": number,
+    }
+
+
+def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
+    """A batch as fairseq passes it around; target and decoder input are padded on the right.
+
+    Returns:
+        net_input: src_tokens (B, S), src_lengths (B,), prev_output_tokens (B, S'), int64;
+        target: (B, S') int64; direction: (B,) int64; target_tag: int of the first sentence.
+    """
+    if not samples:
+        return {}
+    source = data_utils.collate_tokens([s["source"] for s in samples], PAD)
+    lengths = torch.tensor([len(s["source"]) for s in samples])
+    batch: dict[str, Any] = {
+        "id": torch.tensor([s["id"] for s in samples]),
+        "nsentences": len(samples),
+        "ntokens": int(lengths.sum()),
+        "net_input": {"src_tokens": source, "src_lengths": lengths},
+        "target": None,
+        "direction": torch.tensor([s["direction"] for s in samples]),
+        "target_tag": samples[0]["target_tag"],
+    }
+    if samples[0]["target"] is not None:
+        targets = [s["target"] for s in samples]
+        batch["target"] = data_utils.collate_tokens(targets, PAD)
+        batch["ntokens"] = sum(len(t) for t in targets)
+        tags = [s["target_tag"] for s in samples]
+        batch["net_input"]["prev_output_tokens"] = shift_right(batch["target"], tags)
+    return batch
+
+
+def split_to_multiple(batches: list[NDArray[np.int64]], multiple: int) -> list[NDArray[np.int64]]:
+    """Halve the largest batches until their number is a multiple.
+
+    A rank without a batch would get fairseq's dummy, which zeroes the rank's whole sample size.
+    Batches of one sentence stay whole, so a handful of sentences may miss the multiple.
+    """
+    batches = list(batches)
+    while len(batches) % multiple and max(map(len, batches)) > 1:
+        largest = max(range(len(batches)), key=lambda n: len(batches[n]))
+        half = len(batches[largest]) // 2
+        batches[largest : largest + 1] = [batches[largest][:half], batches[largest][half:]]
+    return batches
 
 
 def shift_right(target: Tensor, tags: Sequence[int]) -> Tensor:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import os
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from fairseq.data import Dictionary
+from fairseq.logging import metrics
 from fairseq.tasks import FairseqTask, register_task
 from torch import Tensor
 
@@ -17,23 +17,30 @@ import mtmoe.criterions.moe_cross_entropy
 import mtmoe.optim.deadline
 import mtmoe.optim.fairseq_adam  # noqa: F401  (registers what `--user-dir` does not import)
 from mtmoe.checkpoint.fairseq_file import pack_vocabulary
-from mtmoe.config import EncoderTags, MeshConfig, MultitaskConfig, TransformerConfig, Zero
+from mtmoe.config import EncoderTags, MultitaskConfig, TransformerConfig
 from mtmoe.data.batching import source_tags
-from mtmoe.errors import ConfigError, DataError, LayoutError
+from mtmoe.data.mixture import TRANSLATION, Mixture, Stream
+from mtmoe.data.sampler import Budget
+from mtmoe.data.schedule import parse_table
+from mtmoe.errors import ConfigError, DataError
 from mtmoe.fairseq_view import core_config, fairseq_view, one_sentence
 from mtmoe.ops.routing import RouterKey
-from mtmoe.parallel.mesh import Mesh, make_mesh
 from mtmoe.tasks.data_bin import choose_directions, find_pairs, load_side, load_vocabulary
 from mtmoe.tasks.direction_dataset import DirectionData, DirectionDataset
 from mtmoe.tasks.interactive import Sentences, WholeText, encode_lines
 from mtmoe.tasks.programs import TASK_NAME, fit_program
+from mtmoe.tasks.ranks import count_once, share_of_rank, start_mesh
 from mtmoe.tasks.start import check_start, find_start
+from mtmoe.tasks.stream_dataset import Dealing, StreamDataset, StreamIterator, make_iterator
+from mtmoe.tasks.streams import check_equal_lengths, find_streams, load_stream
 
 logger = logging.getLogger(__name__)
 TRAIN_SPLIT = "train"
+EPOCH_UPDATES = 1000  # of an epoch that samples streams
 BORROWED = {
     "seed": "common.seed",
     "cpu": "common.cpu",
+    "update_freq": "optimization.update_freq",
     "post_process": "common_eval.post_process",
     "save_dir": "checkpoint.save_dir",
     "restore_file": "checkpoint.restore_file",
@@ -54,7 +61,7 @@ class MultitaskTranslationTask(FairseqTask):
         super().__init__(cfg)
         self.config = core_config(MultitaskConfig, cfg)
         self.seed = int(cfg.seed or 1)
-        self.mesh = _make_mesh(self.config.mesh, is_on_cpu=bool(cfg.cpu))
+        self.mesh = start_mesh(self.config.mesh, is_on_cpu=bool(cfg.cpu))
         self.vocabulary = load_vocabulary(self.config.data)
         self.dictionary = Dictionary()
         for symbol in self.vocabulary.symbols[len(self.dictionary) :]:
@@ -64,6 +71,9 @@ class MultitaskTranslationTask(FairseqTask):
         pairs = find_pairs(self.config.data)
         available = sorted("-".join(direction) for direction in pairs)
         self.directions = choose_directions(self.config, available)
+        others = find_streams(self.config, TRAIN_SPLIT)
+        self.streams = [*self.directions, *others]  # their numbers in batches and in the log
+        self._iterator: StreamIterator | None = None  # of training on sampled streams
         self._names_pieces = False  # whether --bpe names a coder
         self._step = (-1, -1)  # (update, micro-batch) of the last training step
         self._choices: dict[str, Any] = {}  # (E,) by MoE layer, of the present update
@@ -79,8 +89,14 @@ class MultitaskTranslationTask(FairseqTask):
         with one_sentence():
             self.datasets[split] = self._make_dataset(split)
 
-    def _make_dataset(self, split: str) -> DirectionDataset:
+    def _make_dataset(self, split: str) -> DirectionDataset | StreamDataset:
         base, _, only = split.partition("_")
+        if base == TRAIN_SPLIT and self.config.sampling.is_sampled:
+            return self._make_streams(base)
+        if ":" in only:
+            stream = load_stream(self.config, self.vocabulary, base, only, self.seed)
+            number = self.streams.index(only) if only in self.streams else 0
+            return DirectionDataset([stream], [number], is_grouped=True)
         pairs = find_pairs(self.config.data, base)
         wanted = [only] if only else self.directions
         names = [d for d in wanted if tuple(d.split("-")) in pairs]
@@ -94,17 +110,66 @@ class MultitaskTranslationTask(FairseqTask):
         temperature = self.config.sampling_temperature if is_training else 1.0
         return DirectionDataset(parts, numbers, temperature, self.seed, not is_training)
 
+    def _make_streams(self, split: str) -> StreamDataset:
+        pairs = find_pairs(self.config.data, split)
+        is_translated = TRANSLATION in parse_table("task_mix", self.config.sampling.task_mix, "1")
+        names = [d for d in self.directions if is_translated and tuple(d.split("-")) in pairs]
+        parts = [self._load_direction(split, name, pairs) for name in names]
+        for name in self.streams[len(self.directions) :]:
+            parts.append(load_stream(self.config, self.vocabulary, split, name, self.seed))
+            logger.info("%s %s: %d sentences", split, name, len(parts[-1].source))
+        return StreamDataset(parts, [self.streams.index(part.name) for part in parts])
+
+    def get_batch_iterator(self, dataset: Any, **settings: Any) -> Any:
+        """The batches of an epoch: their number is a multiple of ranks x update_freq in training.
+
+        The arguments are those of fairseq; what `StreamIterator` does not take has no use there.
+        """
+        settings |= share_of_rank(self.mesh, settings)
+        epoch, num_shards = settings.get("epoch", 1), settings["num_shards"]
+        frequencies = list(self.cfg.update_freq)
+        update_freq = int(frequencies[min(epoch, len(frequencies)) - 1])
+        if not isinstance(dataset, StreamDataset):
+            dataset.batch_multiple = 1 if dataset.is_grouped else num_shards * update_freq
+            return super().get_batch_iterator(dataset, **settings)
+        updates = self.config.sampling.epoch_updates or EPOCH_UPDATES
+        dealing = Dealing(num_shards, settings["shard_id"], update_freq, updates)
+        limits = settings.get("max_positions")
+        lengths = limits if isinstance(limits, tuple) else (limits or 2**31 - 1,) * 2
+        budget = Budget(settings.get("max_tokens"), settings.get("max_sentences"), lengths)
+        with one_sentence():
+            streams = [Stream(s.name, len(s.source)) for s in dataset.streams]
+            mixture = Mixture(streams, self.config.sampling, self.config.sampling_temperature)
+            self._iterator = make_iterator(
+                dataset, mixture, budget, self.seed, dealing=dealing, epoch=epoch,
+                num_workers=settings.get("num_workers", 0),
+            )  # fmt: skip
+        left_out = self._iterator.sampler.num_left_out
+        if left_out:
+            logger.warning("%d sentences are longer than %s and left out", left_out, lengths)
+        return self._iterator
+
+    def reduce_metrics(self, logging_outputs: list[dict[str, Any]], criterion: Any) -> None:
+        """Log sums over ranks; in training on streams, each task's share of the sentences, too."""
+        super().reduce_metrics(count_once(self.mesh, logging_outputs), criterion)
+        if self._iterator is not None and criterion.training:
+            for task, share in self._iterator.task_shares().items():
+                metrics.log_scalar(f"share_{task}", share, weight=0, priority=510, round=4)
+
+    def post_validate(self, model: Any, stats: dict[str, Any], agg: Any) -> None:
+        """Keep the validation loss of each stream for the shares of the next epoch."""
+        if self._iterator is not None:
+            for name in self.streams:
+                if f"nll_loss_{name}" in stats:
+                    self._iterator.dataset.losses[name] = float(stats[f"nll_loss_{name}"])
+
     def _load_direction(
         self, split: str, direction: str, pairs: dict[tuple[str, str], str]
     ) -> DirectionData:
         source, target = direction.split("-")
         pair, folder = pairs[source, target], self.config.data
         sides = [load_side(folder, split, pair, language) for language in (source, target)]
-        if len(sides[0]) != len(sides[1]):
-            raise DataError(
-                f"both sides of {split}.{pair} must have as many sentences, but have "
-                f"{len(sides[0])} ({source}) and {len(sides[1])} ({target}). Binarise them again."
-            )
+        check_equal_lengths(f"{split}.{pair}", *sides)
         logger.info("%s %s: %d sentences", split, direction, len(sides[0]))
         return self._direction_data(direction, *sides)
 
@@ -144,28 +209,6 @@ class MultitaskTranslationTask(FairseqTask):
         coder = super().build_bpe(args)
         self._names_pieces = coder is not None
         return WholeText(coder) if coder is not None and self.cfg.post_process else coder
-
-    def get_batch_iterator(
-        self, dataset: Any, *args: Any, num_shards: int = 1, shard_id: int = 0, **kwargs: Any
-    ) -> Any:
-        """fairseq's; the ranks of a tensor group read the same batches."""
-        tensor = self.mesh.tensor.size
-        return super().get_batch_iterator(
-            dataset,
-            *args,
-            num_shards=max(num_shards // tensor, 1),
-            shard_id=shard_id // tensor,
-            **kwargs,
-        )
-
-    def reduce_metrics(self, logging_outputs: list[dict[str, Any]], criterion: Any) -> None:
-        """fairseq's, with each batch counted once, not once a rank of its tensor group."""
-        tensor = self.mesh.tensor.size
-        if tensor > 1:
-            logging_outputs = [
-                {key: value / tensor for key, value in log.items()} for log in logging_outputs
-            ]
-        super().reduce_metrics(logging_outputs, criterion)
 
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
         """Make the model, or end the program with one sentence."""
@@ -277,27 +320,3 @@ class MultitaskTranslationTask(FairseqTask):
     def target_dictionary(self) -> Dictionary:
         """The joint dictionary."""
         return self.dictionary
-
-
-def _make_mesh(config: MeshConfig, is_on_cpu: bool) -> Mesh:
-    """The mesh of fairseq's ranks; says which options have no effect on it.
-
-    Raises:
-        LayoutError: the sizes do not divide the ranks, or fairseq was not told of the ranks.
-    """
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if world > 1 and not torch.distributed.is_initialized():
-        raise LayoutError(
-            f"distributed_training must name the {world} ranks that torchrun started, but does "
-            "not. Use fairseq-train, or add the keys of docs/parallel.md to the YAML."
-        )
-    on_gpu = torch.cuda.is_available() and not is_on_cpu
-    mesh = make_mesh(config, "cuda" if on_gpu else "cpu")
-    if config.zero is not Zero.none and mesh.batch.size == 1:
-        logger.warning("zero %s has no effect: no two ranks hold the same parameter.", config.zero)
-    if config.deduplicate_tokens and 1 in (mesh.expert.size, mesh.tensor.size):
-        logger.warning(
-            "deduplicate_tokens has no effect without expert_parallel_size and "
-            "tensor_parallel_size above 1."
-        )
-    return mesh

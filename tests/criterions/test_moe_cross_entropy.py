@@ -24,7 +24,7 @@ def make_model(balance_loss_weight=0.0):
 
 def make_criterion(**settings):
     sentence_avg = settings.pop("sentence_avg", False)
-    task = types.SimpleNamespace(directions=["aa-bb", "bb-aa"], target_dictionary=None)
+    task = types.SimpleNamespace(streams=["aa-bb", "bb-aa"], target_dictionary=None)
     return MoeCrossEntropy(task, CriterionConfig(**settings), sentence_avg)
 
 

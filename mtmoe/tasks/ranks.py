@@ -1,0 +1,57 @@
+"""fairseq's ranks on our mesh: which batches a rank reads, and what the log counts."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from mtmoe.config import MeshConfig, Zero
+from mtmoe.errors import LayoutError
+from mtmoe.parallel.mesh import Mesh, make_mesh
+
+logger = logging.getLogger(__name__)
+
+
+def start_mesh(config: MeshConfig, is_on_cpu: bool) -> Mesh:
+    """The mesh of fairseq's ranks; says which options have no effect on it.
+
+    Raises:
+        LayoutError: the sizes do not divide the ranks, or fairseq was not told of the ranks.
+    """
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world > 1 and not torch.distributed.is_initialized():
+        raise LayoutError(
+            f"distributed_training must name the {world} ranks that torchrun started, but does "
+            "not. Use fairseq-train, or add the keys of docs/parallel.md to the YAML."
+        )
+    on_gpu = torch.cuda.is_available() and not is_on_cpu
+    mesh = make_mesh(config, "cuda" if on_gpu else "cpu")
+    if config.zero is not Zero.none and mesh.batch.size == 1:
+        logger.warning("zero %s has no effect: no two ranks hold the same parameter.", config.zero)
+    if config.deduplicate_tokens and 1 in (mesh.expert.size, mesh.tensor.size):
+        logger.warning(
+            "deduplicate_tokens has no effect without expert_parallel_size and "
+            "tensor_parallel_size above 1."
+        )
+    return mesh
+
+
+def share_of_rank(mesh: Mesh, settings: Mapping[str, Any]) -> dict[str, int]:
+    """`num_shards` and `shard_id` of fairseq's, where a tensor group reads the same batches."""
+    tensor = mesh.tensor.size
+    return {
+        "num_shards": max(settings.get("num_shards", 1) // tensor, 1),
+        "shard_id": settings.get("shard_id", 0) // tensor,
+    }
+
+
+def count_once(mesh: Mesh, logs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Sums over all ranks as sums over batches, which each rank of a tensor group has logged."""
+    tensor = mesh.tensor.size
+    if tensor == 1:
+        return logs
+    return [{key: value / tensor for key, value in log.items()} for log in logs]
