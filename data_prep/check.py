@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from data_prep.normalise import copy_key
-from data_prep.split import SPLITS, text_path
+from data_prep.text_files import SPLITS, text_path
 from mtmoe.cli.main import Parser
 from mtmoe.errors import DataError, run_command
 from mtmoe.files import read_lines
