@@ -82,7 +82,7 @@ class Wheel:
     """The catalogues of one package, or of what a user calls one.
 
     Args:
-        of_user: its catalogues may also be named `po/de.po`; damaged ones are passed over.
+        of_user: its catalogues may also be named `po/de.po`.
     """
 
     def __init__(self, path: Path, package: Package, of_user: bool = False) -> None:
@@ -142,11 +142,10 @@ def extract_language(wheel: Wheel, language: str, counts: Counter[str]) -> Itera
 
 
 def _read_if_whole(wheel: Wheel, member: Member, counts: Counter[str]) -> Catalogue:
+    """The catalogue; one that is damaged (some are published so) is told of, counted and empty."""
     try:
         return wheel.read(member)
     except DataError as error:
-        if not wheel.of_user:
-            raise
         logger.warning("%s", error)
         counts["damaged_catalogues"] += 1
         return Catalogue([])
