@@ -9,8 +9,8 @@ from data_prep.clean import clean
 from data_prep.command import Run, run_main
 from data_prep.extract import extract
 from data_prep.fetch import fetch
-from data_prep.sources.files import check_files
 from data_prep.report import report
+from data_prep.sources.files import check_files
 from data_prep.split import split
 from data_prep.vocabulary import vocabulary
 
