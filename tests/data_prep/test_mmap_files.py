@@ -33,6 +33,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
     return Encoder(folder / "m.model", tuple(range(4, 404)))
 
 
+@pytest.mark.filterwarnings("ignore")  # of fairseq's own import
 @pytest.mark.parametrize("num_symbols", [500, 65_499, 65_500, 100_000])
 def test_files_are_those_of_fairseqs_own_builder(tmp_path: Path, num_symbols: int) -> None:
     import torch
