@@ -21,8 +21,7 @@ NAME = "report.md"
 HEAD = """# What became of the text
 
 Examples of what each filter dropped, ten for each corpus: `report/PAIR.json`. Words are
-characters in languages without spaces. English counts
-once for each language that it is paired with.
+characters in languages without spaces. English counts once for each pair.
 """
 
 
