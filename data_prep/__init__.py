@@ -1,5 +1,5 @@
 """Text preparation: `python -m data_prep.STEP --config CONFIG --out OUT`.
 
-Steps, in order: fetch, extract, clean, split, vocabulary, binarise; `prepare` runs all of them,
-`check` counts test strings that occur in train. See docs/data.md.
+Steps, in order: fetch, extract, clean, split, vocabulary, binarise, report; `prepare` runs
+all of them, `check` counts test strings that occur in train. See docs/data.md.
 """

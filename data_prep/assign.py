@@ -13,8 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from data_prep.config import SplitSettings
 from data_prep.normalise import copy_key
@@ -23,27 +22,17 @@ Hash = Callable[[str], int]
 HASH_RANGE = 1 << 64
 
 
-@dataclass(frozen=True)
-class Splits:
-    """Rows (first, second) by pair, in their final order."""
-
-    train: dict[str, list[tuple[str, str]]]
-    valid: dict[str, list[tuple[str, str]]]
-    test: dict[str, list[tuple[str, str]]]
-    counts: dict[str, Any]
-
-
 class Row(NamedTuple):
     """A distinct pair of strings."""
 
-    pair: str
+    pair: str  # or the language of monolingual text, whose second string is empty
     texts: tuple[str, str]
     keys: tuple[str, str]
     region: str  # split that the hash of the first key gives
 
     def marks(self) -> list[tuple[str, str]]:
-        """(language, key) of both sides."""
-        return list(zip(self.pair.split("-"), self.keys, strict=True))
+        """(language, key) of both sides, or of the one side of monolingual text."""
+        return list(zip(self.pair.split("-"), self.keys, strict=False))
 
 
 def make_hash(seed: int) -> Hash:
@@ -57,42 +46,15 @@ def make_hash(seed: int) -> Hash:
     return value
 
 
-def assign(
-    texts: dict[str, list[tuple[str, str]]],
-    settings: SplitSettings,
-    max_translations: int,
-    seed: int,
-) -> Splits:
-    """Deduplicate the rows of every pair and divide them.
+def make_row(pair: str, texts: tuple[str, str], settings: SplitSettings, hashed: Hash) -> Row:
+    """The row of two strings."""
+    keys = (copy_key(texts[0]), copy_key(texts[1]))
+    return Row(pair, texts, keys, region(hashed(keys[0]), settings))
 
-    Args:
-        texts: (first, second) strings by pair; how often a row occurs tells which translation is
-            preferred.
 
-    Returns:
-        The splits. Valid and test hold one translation a string, of the same strings in every pair
-        that shares the first language, as far as the pair has them.
-    """
-    hashed = make_hash(seed)
-    counts: dict[str, Any] = {}
-    rows: list[Row] = []
-    for pair, pair_texts in texts.items():
-        distinct = deduplicate(pair_texts, max_translations, hashed)
-        unique = len(set(pair_texts))
-        dropped = {"duplicates": len(pair_texts) - unique, "translations": unique - len(distinct)}
-        counts[pair] = {"in": len(pair_texts), **dropped}
-        for row in distinct:
-            keys = (copy_key(row[0]), copy_key(row[1]))
-            rows.append(Row(pair, row, keys, region(hashed(keys[0]), settings)))
-    test_rows = _choose(rows, "test", settings.test, set(), hashed)
-    test_marks = {mark for row in test_rows for mark in row.marks()}
-    valid_rows = _choose(rows, "valid", settings.valid, test_marks, hashed)
-    held_out = test_marks | {mark for row in valid_rows for mark in row.marks()}
-    train_rows = _train(rows, held_out, counts, hashed)
-    train, valid, test = (_by_pair(part, texts) for part in (train_rows, valid_rows, test_rows))
-    splits = Splits(train, valid, test, counts)
-    _count(splits, rows)
-    return splits
+def order_of(row: Row, hashed: Hash) -> tuple[int, Row]:
+    """By what train is shuffled."""
+    return hashed("\t".join((row.pair, *row.texts))), row
 
 
 def deduplicate(
@@ -114,7 +76,7 @@ def region(value: int, settings: SplitSettings) -> str:
     return "test" if share < settings.test / (settings.test + settings.valid) else "valid"
 
 
-def _choose(
+def choose(
     rows: list[Row], name: str, size: int, forbidden: set[tuple[str, str]], hashed: Hash
 ) -> list[Row]:
     """The rows of test or valid: per first language, `size` strings in as many pairs as possible.
@@ -142,32 +104,3 @@ def _choose(
 def _order(by_pair: dict[str, Row], hashed: Hash) -> tuple[int, str]:
     key = next(iter(by_pair.values())).keys[0]
     return hashed(f"order\t{key}"), key
-
-
-def _train(
-    rows: list[Row], held_out: set[tuple[str, str]], counts: dict[str, Any], hashed: Hash
-) -> list[Row]:
-    """The rows of the train region that share no key with test or valid, shuffled."""
-    train = []
-    for count in counts.values():
-        count["shares_key_with_held_out"] = 0
-    for row in rows:
-        if row.region == "train":
-            if held_out.isdisjoint(row.marks()):
-                train.append(row)
-            else:
-                counts[row.pair]["shares_key_with_held_out"] += 1
-    return sorted(train, key=lambda row: (hashed("\t".join((row.pair, *row.texts))), row))
-
-
-def _by_pair(rows: list[Row], pairs: Iterable[str]) -> dict[str, list[tuple[str, str]]]:
-    return {pair: [row.texts for row in rows if row.pair == pair] for pair in pairs}
-
-
-def _count(splits: Splits, rows: list[Row]) -> None:
-    for pair, count in splits.counts.items():
-        held_out = sum(row.pair == pair and row.region != "train" for row in rows)
-        used = len(splits.valid[pair]) + len(splits.test[pair])
-        count["held_out_unused"] = held_out - used
-        for name in ("train", "valid", "test"):
-            count[name] = len(getattr(splits, name)[pair])

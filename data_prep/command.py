@@ -46,7 +46,7 @@ def _keep_permissive(config: Config) -> Config:
             "--permissive-only must have a source gettext, but there is none. Leave it out."
         )
     gettext = GettextSettings(config.gettext.packages, permissive_only=True)
-    return dataclasses.replace(config, gettext=gettext)
+    return dataclasses.replace(config, gettext=gettext, debian=None)  # of many licences
 
 
 def _parser(name: str, description: str) -> argparse.ArgumentParser:
@@ -56,7 +56,7 @@ def _parser(name: str, description: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--cache",
         default=str(default_cache()),
-        help="folder of fetched wheels (default: $MTMOE_CACHE, else ~/.cache/mtmoe)",
+        help="folder of what is fetched (default: $MTMOE_CACHE, else ~/.cache/mtmoe)",
     )
     parser.add_argument(
         "--permissive-only",

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from data_prep.corpus_settings import CorpusSettings, DebianSettings, check_pair
 from data_prep.languages import CODE, canonical
 from mtmoe.errors import ConfigError
 from mtmoe.files import check_input, decode_lines
@@ -47,11 +48,7 @@ class FilePair:
     target: str
 
     def __post_init__(self) -> None:
-        sides = str(self.pair).split("-")
-        if len(sides) != 2 or sides[0] == sides[1] or not all(map(CODE.fullmatch, sides)):
-            raise ConfigError(
-                f"files.pair must be two languages such as en-de, but is {self.pair!r}."
-            )
+        check_pair("files.pair", self.pair)
 
 
 @dataclass(frozen=True)
@@ -98,9 +95,12 @@ class VocabularySettings:
     """The joint SentencePiece model."""
 
     size: int = 6000
-    character_coverage: float = 1.0
+    character_coverage: float = 1.0  # of the characters of each language
+    max_lines: int = 200_000  # of one language that the model is trained on
+    model: str | None = None  # an existing one in place of all that
 
     def __post_init__(self) -> None:
+        _check_range("vocabulary.max_lines", self.max_lines, 100, 1e8)
         _check_range("vocabulary.size", self.size, 300, 1_000_000)
         coverage = self.character_coverage
         _check_range("vocabulary.character_coverage", coverage, 0.9, 1, whole=False)
@@ -124,7 +124,9 @@ class Config:
     languages: tuple[str, ...]
     seed: int = 1
     gettext: GettextSettings | None = None
+    debian: DebianSettings | None = None
     files: tuple[FilePair, ...] = ()
+    corpora: tuple[CorpusSettings, ...] = ()
     limits: Limits = field(default_factory=Limits)
     split: SplitSettings = field(default_factory=SplitSettings)
     vocabulary: VocabularySettings = field(default_factory=VocabularySettings)
@@ -138,26 +140,46 @@ class Config:
                 "languages must be at least two different ones, "
                 f"but are {', '.join(self.languages) or 'none'}."
             )
-        if self.gettext is None and not self.files:
+        if not (self.is_english_centred or self.files or self.corpora):
             raise ConfigError(
-                "a source must be given as gettext or files, but neither is. "
+                "a source must be given as gettext, debian, files or corpora, but none is. "
                 "Add `gettext: {}` for software translations."
             )
         self._check_sources()
 
+    @property
+    def is_english_centred(self) -> bool:
+        """Whether a source pairs English with every language."""
+        catalogues = any(corpus.format == "gettext" for corpus in self.corpora)
+        return self.gettext is not None or self.debian is not None or catalogues
+
     def _check_sources(self) -> None:
-        if self.gettext is not None and "en" not in self.languages:
+        if self.is_english_centred and "en" not in self.languages:
             raise ConfigError(
-                "languages must hold en for the source gettext, "
+                "languages must hold en for the sources gettext and debian, "
                 f"but are {', '.join(self.languages)}. Add en."
             )
-        for entry in self.files:
-            for side in entry.pair.split("-"):
-                if side not in self.languages:
-                    raise ConfigError(
-                        f"files.pair must join two of the languages ({', '.join(self.languages)}), "
-                        f"but is {entry.pair}."
-                    )
+        known = ", ".join(self.languages)
+        for key, named in (
+            *(("files.pair", entry.pair) for entry in self.files),
+            *(("corpora.pair", corpus.pair) for corpus in self.corpora if corpus.pair),
+        ):
+            if not set(named.split("-")) <= set(self.languages):
+                raise ConfigError(
+                    f"{key} must join two of the languages ({known}), but is {named}."
+                )
+        titles = [(corpus.title, corpus.pair or corpus.language) for corpus in self.corpora]
+        for title, text in titles:
+            if titles.count((title, text)) > 1:
+                raise ConfigError(
+                    f"corpora must have different names, but two are {title!r}. Give each a `name`."
+                )
+        for corpus in self.corpora:
+            if corpus.language and corpus.language not in self.languages:
+                raise ConfigError(
+                    f"corpora.language must be one of the languages ({known}), but is "
+                    f"{corpus.language}."
+                )
 
 
 def pair_name(first: str, second: str) -> str:
@@ -206,8 +228,17 @@ def _build_config(content: dict[str, Any], path: str) -> Config:
     for name, kind in SECTIONS.items():
         if name in values:
             values[name] = _build(kind, values[name], f"{name}.", path)
+    vocabulary = values.get("vocabulary")
+    if vocabulary is not None and vocabulary.model is not None:
+        model = str(Path(path).parent / str(vocabulary.model))
+        values["vocabulary"] = dataclasses.replace(vocabulary, model=model)
     if values.get("gettext") is not None:
         values["gettext"] = _build_gettext(values["gettext"], path)
+    if values.get("debian") is not None:
+        values["debian"] = _build(DebianSettings, values["debian"], "debian.", path)
+    if "corpora" in values:
+        entries = _list(values["corpora"] or [], "corpora")
+        values["corpora"] = tuple(_build_corpus(entry, path) for entry in entries)
     if "files" in values:
         entries = _list(values["files"] or [], "files")
         folder = Path(path).parent
@@ -228,6 +259,13 @@ def _build_file_pair(values: Any, path: str, folder: Path) -> FilePair:
     return dataclasses.replace(
         pair, source=str(folder / pair.source), target=str(folder / pair.target)
     )
+
+
+def _build_corpus(values: Any, path: str) -> CorpusSettings:
+    if isinstance(values, dict) and "columns" in values:
+        values = values | {"columns": _list(values["columns"], "corpora.columns")}
+    corpus = _build(CorpusSettings, values, "corpora.", path)
+    return dataclasses.replace(corpus, path=str(Path(path).parent / corpus.path))
 
 
 def _list(value: Any, name: str) -> tuple[Any, ...]:

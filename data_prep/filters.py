@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -21,7 +22,10 @@ class Filter(NamedTuple):
 
 
 def make_filters(languages: Pair, limits: Limits) -> list[Filter]:
-    """The filters in their order; the first that refuses a pair is the one that is counted."""
+    """The filters in their order; the first that refuses a pair is the one that is counted.
+
+    Two equal languages stand for monolingual text, whose sides are equal.
+    """
     import opusfilter.filters as opus
 
     longest, words = limits.max_characters, limits.max_words
@@ -41,6 +45,8 @@ def make_filters(languages: Pair, limits: Limits) -> list[Filter]:
         ("copy", opus.SimilarityFilter(1.0, lowercase=True), True),
     ]
     filters = [Filter(name, _acceptor(judge), stripped) for name, judge, stripped in chosen]
+    if languages[0] == languages[1]:
+        filters = [judge for judge in filters if judge.name != "copy"]
     return [*filters, Filter("other_language", LanguageCheck(languages, limits), True)]
 
 
@@ -61,6 +67,14 @@ def _smoothed_ratio(opus: Any, threshold: float) -> Any:
     return SmoothedLengthRatio(threshold, "char")
 
 
+@functools.cache
+def load_identifier() -> Any:
+    """The language identifier, 900 MB; `load_identifier.cache_clear()` lets go of it."""
+    from heliport import Identifier
+
+    return Identifier()
+
+
 class LanguageCheck:
     """Refuse a pair if a side is clearly in another language than it should be.
 
@@ -70,9 +84,7 @@ class LanguageCheck:
     """
 
     def __init__(self, languages: Pair, limits: Limits) -> None:
-        from heliport import Identifier
-
-        self.identifier = Identifier()
+        self.identifier = load_identifier()
         self.codes = [self._known_code(language) for language in languages]
         self.min_letters = limits.min_letters_to_identify
         self.margin = limits.language_margin

@@ -1,4 +1,4 @@
-"""Sentence pairs between the steps, one JSON object a line."""
+"""Sentence pairs and titled texts between the steps, one JSON object a line."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from mtmoe.files import open_atomic, read_lines
+from mtmoe.errors import DataError
+from mtmoe.files import check_input, open_atomic
 
 
 class Record(NamedTuple):
@@ -19,8 +20,17 @@ class Record(NamedTuple):
     context: str | None = None  # gettext's msgctxt
 
 
-def write_records(path: Path, records: Iterable[Record]) -> None:
-    """Write `records`, whole or not at all."""
+class Document(NamedTuple):
+    """A text with its title in both languages of a pair."""
+
+    first_title: str
+    second_title: str
+    first_text: str
+    second_text: str
+
+
+def write_records(path: Path, records: Iterable[Record | Document]) -> None:
+    """Write `records` one by one, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open_atomic(path) as file:
         for record in records:
@@ -28,5 +38,22 @@ def write_records(path: Path, records: Iterable[Record]) -> None:
 
 
 def read_records(path: Path) -> Iterator[Record]:
-    """The records that `write_records` wrote."""
-    return (Record(*json.loads(line)) for line in read_lines(path))
+    """The records that `write_records` wrote, one by one."""
+    return (Record(*values) for values in _read(path))
+
+
+def read_documents(path: Path) -> Iterator[Document]:
+    """The documents that `write_records` wrote, one by one."""
+    return (Document(*values) for values in _read(path))
+
+
+def _read(path: Path) -> Iterator[list[str]]:
+    check_input("records", path)
+    with path.open(encoding="utf-8", newline="\n") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                yield json.loads(line)
+            except ValueError:
+                raise DataError(
+                    f"records must be JSON, but {path} line {number} is not. Remove the file."
+                ) from None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import sentencepiece
 
-from data_prep.binarise import write_mmap
+from data_prep.mmap_files import write_mmap
 from mtmoe.data.vocabulary import EOS, SPECIAL_SYMBOLS
 
 LANGUAGES = ("aa", "bb", "cc")

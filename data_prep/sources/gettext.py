@@ -1,14 +1,14 @@
-"""Parallel text out of the catalogues inside a wheel: English with one other language.
+"""Parallel text out of catalogues in a wheel, an archive or a folder: English with one language.
 
-The wheel is read as a zip file and never unpacked. What an entry's English is: the `Default:` of
+Archives are read in place and never unpacked. What an entry's English is: the `Default:` of
 its comment; for a symbolic msgid (`label_save`) the text of the `en` catalogue beside it; else the
 msgid itself.
 """
 
 from __future__ import annotations
 
+import logging
 import re
-import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,10 +23,13 @@ from data_prep.normalise import (
     remove_accelerator,
 )
 from data_prep.records import Record
+from data_prep.sources.archives import Archive
 from data_prep.sources.catalogues import Catalogue, Entry, read_catalogue
 from data_prep.sources.plurals import plural_indices
 from data_prep.sources.wheels import Package
 from mtmoe.errors import DataError
+
+logger = logging.getLogger(__name__)
 
 MEMBER = re.compile(
     r"(?P<folder>[^/.][^/]*/(?:[^/.][^/]*/)*)(?P<language>[A-Za-z]{2,3}(?:[-_@.][\w-]+)*)"
@@ -41,6 +44,9 @@ SYMBOL = re.compile(
     re.VERBOSE,
 )
 ICU_CHOICE = re.compile(r"\{\s*\w+\s*,\s*(?:plural|select|selectordinal)\b")
+FLAT = re.compile(  # `po/de.po`, as folders of programs have it
+    r"(?P<folder>(?:[^/.][^/]*/)+)(?P<language>[a-z]{2,3}(?:[-_@]\w+)*)(?P<domain>)\.(?P<kind>po|mo)"
+)
 KINDS = ("po", "mo", "json")  # of one catalogue, the first that exists is read
 
 
@@ -55,23 +61,41 @@ class Member:
     kind: str
 
 
-class Wheel:
-    """The catalogues of one package."""
+class Folder:
+    """Catalogues of a folder on disk, by their path from its parent, without links out of it."""
 
-    def __init__(self, path: Path, package: Package) -> None:
-        try:
-            self.zip = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, FileNotFoundError):
-            raise DataError(f"wheel must be a zip file, but {path} is not. Remove it.") from None
-        self.package = package
+    num_unsafe = 0
+
+    def __init__(self, path: Path) -> None:
+        root = path.resolve()
+        inside = (p for p in sorted(root.rglob("*")) if p.suffix in (".po", ".mo") and p.is_file())
+        safe = (p for p in inside if p.resolve().is_relative_to(root))
+        self.paths = {f"{root.name}/{p.relative_to(root).as_posix()}": p for p in safe}
+        self.sizes = {name: p.stat().st_size for name, p in self.paths.items()}
+
+    def read(self, name: str) -> bytes:
+        """All bytes of a file."""
+        return self.paths[name].read_bytes()
+
+
+class Wheel:
+    """The catalogues of one package, or of what a user calls one.
+
+    Args:
+        of_user: its catalogues may also be named `po/de.po`.
+    """
+
+    def __init__(self, path: Path, package: Package, of_user: bool = False) -> None:
+        self.tree = Folder(path) if path.is_dir() else Archive(path)
+        self.package, self.of_user = package, of_user
         self._english: dict[tuple[str, str], dict[str, str]] = {}
 
     @cached_property
     def members(self) -> list[Member]:
         """Catalogues in a fixed order; paths of another form (`..`, hidden folders) are ignored."""
         best: dict[tuple[str, str, str], Member] = {}
-        for path in sorted(self.zip.namelist()):
-            found = MEMBER.fullmatch(path)
+        for path in sorted(self.tree.sizes):
+            found = MEMBER.fullmatch(path) or (self.of_user and FLAT.fullmatch(path))
             if found:
                 member = Member(path, **found.groupdict())
                 key = (member.folder, member.language, member.domain)
@@ -86,13 +110,7 @@ class Wheel:
 
     def read(self, member: Member) -> Catalogue:
         """Parse one catalogue."""
-        try:
-            data = self.zip.read(member.path)
-        except zipfile.BadZipFile as error:
-            raise DataError(
-                f"wheel must be whole, but {self.zip.filename} is damaged: {error}. Remove it."
-            ) from None
-        return read_catalogue(data, member.path)
+        return read_catalogue(self.tree.read(member.path), member.path)
 
     def english(self, member: Member) -> dict[str, str]:
         """msgid -> English of the `en` catalogue beside `member`; empty where there is none."""
@@ -113,7 +131,7 @@ def extract_language(wheel: Wheel, language: str, counts: Counter[str]) -> Itera
     for member in wheel.members:
         if canonical(member.language) != language:
             continue
-        catalogue = wheel.read(member)
+        catalogue = _read_if_whole(wheel, member, counts)
         for entry in catalogue.entries:
             counts["entries"] += 1
             for english, text in _texts(entry, catalogue, wheel, member, counts):
@@ -121,6 +139,16 @@ def extract_language(wheel: Wheel, language: str, counts: Counter[str]) -> Itera
                 if record:
                     counts["pairs"] += 1
                     yield record
+
+
+def _read_if_whole(wheel: Wheel, member: Member, counts: Counter[str]) -> Catalogue:
+    """The catalogue; one that is damaged (some are published so) is told of, counted and empty."""
+    try:
+        return wheel.read(member)
+    except DataError as error:
+        logger.warning("%s", error)
+        counts["damaged_catalogues"] += 1
+        return Catalogue([])
 
 
 def _texts(

@@ -1,18 +1,35 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.assign import Splits, assign, deduplicate, make_hash, region
+from data_prep import divide as divide_module
+from data_prep.assign import deduplicate, make_hash, region
 from data_prep.config import SplitSettings
+from data_prep.divide import Rules, sift, train_rows
 from data_prep.normalise import copy_key
+from data_prep.records import Record, write_records
+from data_prep.split import hold_out
 
 SIZES = SplitSettings(test=20, valid=10, held_out_share=0.2)
 NAMES = ("train", "valid", "test")
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Rows by pair, in their final order."""
+
+    train: dict[str, list[tuple[str, str]]]
+    valid: dict[str, list[tuple[str, str]]]
+    test: dict[str, list[tuple[str, str]]]
+    counts: dict[str, dict[str, int]]
 
 
 def corpus(num: int, *languages: str) -> dict[str, list[tuple[str, str]]]:
@@ -23,7 +40,27 @@ def corpus(num: int, *languages: str) -> dict[str, list[tuple[str, str]]]:
 
 
 def divide(texts: dict[str, list[tuple[str, str]]], seed: int = 1, **changes: Any) -> Splits:
-    return assign(texts, SplitSettings(**{**vars(SIZES), **changes}), 3, seed)
+    """Divide as the split step does, in files of a temporary folder."""
+    rules = Rules(SplitSettings(**{**vars(SIZES), **changes}), 3, seed)
+    with TemporaryDirectory() as folder:
+        sifted = []
+        for pair, rows in texts.items():
+            source = Path(folder) / f"{pair}.jsonl"
+            write_records(source, [Record(*row, "made up") for row in rows])
+            sifted.append(sift(pair, source, Path(folder), rules))
+        held_out = hold_out(sifted, rules)
+        forbidden = {mark for rows in held_out.values() for row in rows for mark in row.marks()}
+        splits = Splits({}, {}, {}, {})
+        for part in sifted:
+            counts = Counter(part.counts)
+            found = {"train": list(train_rows(part, forbidden, seed, counts)), **held_out}
+            for name in NAMES:
+                texts_of = [row.texts for row in found[name] if row.pair == part.pair]
+                getattr(splits, name)[part.pair] = texts_of
+                counts[name] = len(texts_of)
+            counts["held_out_unused"] = len(part.held_out) - counts["valid"] - counts["test"]
+            splits.counts[part.pair] = dict(counts)
+    return splits
 
 
 def english_keys(splits: Splits, name: str) -> set[str]:
@@ -126,3 +163,10 @@ def test_regions_have_their_shares(seed: int) -> None:
     found = Counter(region(hashed(str(i)), SIZES) for i in range(20_000))
     assert found["test"] == pytest.approx(20_000 * 0.2 * 2 / 3, rel=0.1)
     assert found["valid"] == pytest.approx(20_000 * 0.2 / 3, rel=0.1)
+
+
+def test_many_small_files_give_the_same_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = corpus(300, "de", "fr")
+    whole = divide(texts)
+    monkeypatch.setattr(divide_module, "FILE_BYTES", 1000)
+    assert divide(texts) == whole

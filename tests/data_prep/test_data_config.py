@@ -51,8 +51,11 @@ def test_pair_names() -> None:
             "languages: [en, no]\ngettext: {}",
             "languages must be text, but one is False. Put it into quotes",
         ),
-        ("languages: [de, fr]\ngettext: {}", "languages must hold en for the source gettext"),
-        ("languages: [en, de]", "a source must be given as gettext or files, but neither is"),
+        ("languages: [de, fr]\ngettext: {}", "languages must hold en for the sources gettext"),
+        (
+            "languages: [en, de]",
+            "a source must be given as gettext, debian, files or corpora, but none is",
+        ),
         (GOOD + "colour: red", "keys of .*data.yaml must be known, but colour is not"),
         (GOOD + "limits: {max_wrods: 3}", "must be known, but limits.max_wrods is not. Use one of"),
         (GOOD + "limits: 3", "limits in .* must hold keys, but is 3"),

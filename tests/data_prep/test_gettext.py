@@ -133,5 +133,5 @@ def test_po_is_preferred_and_odd_paths_are_ignored(make_wheel: MakeWheel) -> Non
 def test_a_wheel_that_is_no_zip_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "bad.whl"
     path.write_bytes(b"no zip")
-    with pytest.raises(DataError, match=r"wheel must be a zip file, but .*bad\.whl is not"):
+    with pytest.raises(DataError, match=r"archive must be whole, but .*bad\.whl is damaged"):
         Wheel(path, Package("bad", "1", "bad.whl", "", "MIT", True))

@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 
-from data_prep.binarise import EOS, dictionary_symbols
+from data_prep.binarise import dictionary_symbols
 from data_prep.check import count_overlaps, num_leaks, read_keys
+from data_prep.mmap_files import EOS
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "tests/samples/gettext"
-STEPS = ("fetch", "extract", "clean", "split", "vocabulary", "binarise")
+STEPS = ("fetch", "extract", "clean", "split", "vocabulary", "binarise", "report")
 
 
 def command(step: str, config: Path, out: Path, *more: str) -> subprocess.CompletedProcess[str]:
@@ -145,8 +146,18 @@ def test_unequal_sides_are_refused(corpus: SimpleNamespace) -> None:
 
 def test_invalid_utf8_is_refused(corpus: SimpleNamespace) -> None:
     path = corpus.folder / "text.de"
-    path.write_bytes(b"\xffx" + path.read_bytes())
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\xff\n"))
     assert "text.de line 1 has the byte 0xff" in refused(corpus)
+
+
+def test_a_few_lines_that_are_not_utf8_go_with_their_translations(corpus: SimpleNamespace) -> None:
+    path = corpus.folder / "text.de"
+    lines = path.read_bytes().split(b"\n")
+    lines[3] = b"\xff" + lines[3]
+    path.write_bytes(b"\n".join(lines))
+    done = prepare(corpus.config, corpus.out)
+    assert done.returncode == 0, done.stderr
+    assert "files 1 (en-de): 1 lines are not UTF-8 and are left out" in done.stderr
 
 
 def test_an_empty_corpus_is_refused(corpus: SimpleNamespace) -> None:

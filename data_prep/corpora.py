@@ -1,0 +1,84 @@
+"""Which corpora a preparation has, by language pair: the one place that knows all sources."""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from data_prep.command import Run
+from data_prep.config import pair_name
+from data_prep.corpus_settings import CorpusSettings
+from data_prep.records import Record
+from data_prep.sources.corpus import Corpus
+from data_prep.sources.debian import debian_corpora
+from data_prep.sources.files import file_corpora, moses_corpus
+from data_prep.sources.gettext import Wheel, extract_language
+from data_prep.sources.monolingual import text_corpus
+from data_prep.sources.tables import table_corpus
+from data_prep.sources.tmx import tmx_corpus
+from data_prep.sources.wheels import Package, chosen_packages
+
+MAKERS: dict[str, Callable[[CorpusSettings], Corpus]] = {
+    "moses": moses_corpus,
+    "tsv": table_corpus,
+    "jsonl": table_corpus,
+    "tmx": tmx_corpus,
+    "text": text_corpus,
+}
+
+
+@functools.cache
+def corpora_of(run: Run) -> list[Corpus]:
+    """All corpora in a fixed order: wheels, Debian, files, `corpora` as the YAML has them.
+
+    Raises:
+        DataError: a file of the user is not there, or damaged.
+    """
+    config = run.config
+    corpora = []
+    for package in chosen_packages(config.gettext) if config.gettext else []:
+        corpora += catalogue_corpora(run, run.cache / package.wheel, package, False)
+    corpora += debian_corpora(config, run.cache)
+    corpora += file_corpora(config.files)
+    for settings in config.corpora:
+        if settings.format == "gettext":
+            package = Package(settings.title, "", "", "", settings.licence, True)
+            corpora += catalogue_corpora(run, Path(settings.path), package, True)
+        else:
+            corpora.append(MAKERS[settings.format](settings))
+    return corpora
+
+
+def catalogue_corpora(run: Run, path: Path, package: Package, of_user: bool) -> list[Corpus]:
+    """One corpus for each wanted language that a wheel, archive or folder has."""
+    offered = Wheel(path, package, of_user).languages()
+    inputs = _catalogue_inputs(path, package, of_user)
+    corpora = []
+    for language in sorted(set(run.config.languages) & offered - {"en"}):
+        read = functools.partial(_read_catalogues, path, package, of_user, language)
+        pair = pair_name("en", language)
+        corpora.append(Corpus(package.name, pair, package.licence, inputs, read))
+    return corpora
+
+
+def _catalogue_inputs(path: Path, package: Package, of_user: bool) -> dict[str, Path]:
+    if not path.is_dir():
+        return {package.wheel or package.name: path}
+    wheel = Wheel(path, package, of_user)
+    return {f"{package.name} {m.path}": path.parent / m.path for m in wheel.members}
+
+
+def _read_catalogues(
+    path: Path, package: Package, of_user: bool, language: str, counts: Counter[str]
+) -> Iterator[Record]:
+    wheel = _open_wheel(path, package, of_user)
+    if wheel.tree.num_unsafe:
+        counts["unsafe_members"] = wheel.tree.num_unsafe
+    return extract_language(wheel, language, counts)
+
+
+@functools.lru_cache(maxsize=32)
+def _open_wheel(path: Path, package: Package, of_user: bool) -> Wheel:
+    return Wheel(path, package, of_user)  # each process opens its own
