@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mtmoe.config import EncoderTags, TransformerConfig, build_config
+from mtmoe.config import DecoderStart, EncoderTags, TransformerConfig, build_config
 from mtmoe.data.vocabulary import PAD, Vocabulary
 from mtmoe.errors import CheckpointError
 from mtmoe.files import check_input, open_atomic
@@ -37,6 +37,7 @@ class Checkpoint:
     vocabulary: Vocabulary
     encoder_tags: EncoderTags
     directions: tuple[str, ...]  # that the model was trained on, e.g. ("de-en", "en-de")
+    decoder_start: DecoderStart = DecoderStart.tag
 
     def build_model(self) -> Transformer:
         """The network in evaluation mode, with the checkpoint's weights."""
@@ -56,13 +57,17 @@ class Checkpoint:
         return Transformer(self.config, vocab_size, PAD, num_languages=num_languages)
 
 
-def load_checkpoint(path: str | Path) -> Checkpoint:
+def load_checkpoint(path: str | Path, mmap: bool = False) -> Checkpoint:
     """Read a checkpoint of ours; code inside a file is never run (`weights_only=True`).
+
+    Args:
+        mmap: leave the weights on the disk until they are used.
 
     Raises:
         CheckpointError: the file is missing, truncated, no checkpoint, or of another model.
     """
-    state = _read_state(path)
+    check_input("checkpoint", path, CheckpointError)
+    state = _read_state(path, mmap=mmap and _first_bytes(path) == ZIP_START)
     try:
         config = state["cfg"]
         model, task = as_dict(config["model"]), as_dict(config["task"])
@@ -75,6 +80,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             vocabulary=unpack_vocabulary(task_state),
             encoder_tags=EncoderTags(str(task["encoder_tags"])),
             directions=tuple(task_state["directions"]),
+            decoder_start=DecoderStart(str(task.get("decoder_start", DecoderStart.tag))),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(

@@ -21,6 +21,7 @@ COMMANDS = {
     "translate": "translate text, line by line",
     "prune": "keep the experts that are used most",
     "usage": "measure and draw which languages use which experts",
+    "convert": "take models over from Hugging Face and fairseq, and hand them on",
 }
 
 

@@ -92,7 +92,8 @@ class Transformer(nn.Module):
             DecoderLayer(config, self._kind("decoder", n)) for n in range(config.decoder_layers)
         )
         self.decoder_norm = nn.LayerNorm(config.embed_dim)
-        table = sinusoidal_positions(config.max_positions, config.embed_dim)
+        first, last = config.first_position, config.first_position + config.max_positions
+        table = sinusoidal_positions(last, config.embed_dim)[first:]
         self.register_buffer("positions", table, persistent=False)
         if seed is not None:
             initialise(self, seed)
