@@ -56,6 +56,9 @@ def read_tokenizer(folder: Path, vocab_size: int) -> TheirVocabulary:
             f"has {len(symbols)} pieces and {len(codes)} languages. Fetch its files again."
         )
     by_id = symbols + [f"madeupword{n:04}" for n in range(vocab_size - len(symbols))]
+    mask = _added_ids(folder, _optional(folder / "tokenizer_config.json")).get(MASK)
+    if mask is not None and len(symbols) <= mask < vocab_size:
+        by_id[mask] = MASK
     taken = set(codes.values())
     for code, number in codes.items():
         by_id[number] = language_tag(code.strip("_"))

@@ -68,7 +68,8 @@ def theirs(tmp_path_factory):
             "folder": str(base / shape),
             "make": {
                 "config": their_config(shape), "seed": seed, "languages": LANGUAGES, "unused": 2,
-                "sentencepiece": str(base / "sp.model"), "shard": "20KB", "end_bias": THEIR_END.get(shape, 3.2),
+                "sentencepiece": str(base / "sp.model"), "shard": "20KB",
+                "end_bias": THEIR_END.get(shape, 3.2),
             },
             "run": job(source, target, "eng_Latn", "deu_Latn", "end_and_tag"),
         }
