@@ -172,6 +172,10 @@ def _state(model: ForeignModel) -> dict[str, Any]:
         },
         "criterion": None,
         "optimizer_history": [],
-        "task_state": pack_vocabulary(model.vocabulary, directions),
+        "task_state": {
+            **pack_vocabulary(model.vocabulary, directions),
+            "encoder_tags": model.encoder_tags.value,
+            "decoder_start": model.decoder_start.value,
+        },
         "extra_state": {},
     }
