@@ -1,7 +1,7 @@
 """Other programs that tests compare with, each in an environment of its own.
 
 bash tests/interop/make_oracles.sh FOLDER
-export MTMOE_HF_PYTHON=FOLDER/hf/bin/python MTMOE_CT2_PYTHON=FOLDER/ct2/bin/python
+export MTMOE_HF_PYTHON=FOLDER/hf/bin/python
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 HERE = Path(__file__).parent
-HF, CT2 = "MTMOE_HF_PYTHON", "MTMOE_CT2_PYTHON"
+HF = "MTMOE_HF_PYTHON"
 
 
 def require_oracle(variable: str) -> str:

@@ -22,5 +22,5 @@ def test_a_model_that_starts_with_the_end_symbol_is_refused(capsys):
 
 def test_training_does_not_start_from_it(tmp_path):
     torch.save({"model": {}, "task_state": {"decoder_start": "end_and_tag"}}, tmp_path / "a.pt")
-    with pytest.raises(CheckpointError, match="decoder_start of .* must be tag to be trained on"):
+    with pytest.raises(CheckpointError, match=r"decoder_start of .* must be tag to be trained on"):
         check_start(tmp_path / "a.pt", torch.nn.Linear(1, 1))
