@@ -20,7 +20,7 @@ from data_prep.parallel import map_on_cores
 from data_prep.text_files import mono_path, text_path
 from mtmoe.data.vocabulary import CONTROL_SYMBOLS, TAG, read_symbols
 from mtmoe.errors import ConfigError, DataError, run_command
-from mtmoe.files import open_atomic, read_lines
+from mtmoe.files import open_atomic
 
 MODEL = "sentencepiece.model"
 MAX_REPEAT = 5  # a small language counts at most this many times

@@ -152,6 +152,13 @@ class BatchMix(Choice):
     single = "single"
 
 
+class DecoderStart(Choice):
+    """What the decoder reads before the translation."""
+
+    tag = "tag"
+    end_and_tag = "end_and_tag"
+
+
 class Autocast(Choice):
     """Mixed precision of matrix products in training."""
 
@@ -309,6 +316,9 @@ class TransformerConfig:
         "experts of each MoE layer, those of the encoder first, e.g. 8,4,4,2; the largest must be "
         "num_experts; default: num_experts in every layer",
     )
+    first_position: int = setting(
+        0, "number of a sentence's first position; 2 in models of fairseq and Hugging Face"
+    )
     router: RouterConfig = field(default_factory=RouterConfig)
 
     def __post_init__(self) -> None:
@@ -325,6 +335,7 @@ class TransformerConfig:
         require(self, "moe_every", self.moe_every >= 0, "0 (dense) or above")
         require(self, "shared_ffn_dim", self.shared_ffn_dim >= 0, "0 (none) or above")
         require(self, "max_positions", self.max_positions >= 4, "at least 4")
+        require(self, "first_position", self.first_position >= 0, "0 or above")
         for name in ("gate_budget", "gate_dropout"):
             require(self, name, 0 <= getattr(self, name) <= 1, "between 0 and 1")
         require(self, "gate_loss_weight", self.gate_loss_weight >= 0, "0 or above")
@@ -596,6 +607,18 @@ def nested_config(item: dataclasses.Field[Any]) -> type | None:
     """The config class that `item` nests, or None for a leaf."""
     factory = item.default_factory
     return factory if isinstance(factory, type) and dataclasses.is_dataclass(factory) else None
+
+
+def flatten_config(config: object) -> dict[str, Any]:
+    """The flat values of a config as plain types; `build_config` is the inverse."""
+    found: dict[str, Any] = {}
+    for item in dataclasses.fields(config):  # type: ignore[arg-type]
+        value = getattr(config, item.name)
+        if nested_config(item):
+            found.update(flatten_config(value))
+        else:
+            found[item.name] = value.value if isinstance(value, Enum) else value
+    return found
 
 
 def build_config(config_class: type[T], values: dict[str, Any]) -> T:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mtmoe.config import EncoderTags, TransformerConfig, build_config
+from mtmoe.config import DecoderStart, EncoderTags, TransformerConfig, build_config
 from mtmoe.data.vocabulary import PAD, Vocabulary
 from mtmoe.errors import CheckpointError
 from mtmoe.files import check_input, open_atomic
@@ -37,6 +37,7 @@ class Checkpoint:
     vocabulary: Vocabulary
     encoder_tags: EncoderTags
     directions: tuple[str, ...]  # that the model was trained on, e.g. ("de-en", "en-de")
+    decoder_start: DecoderStart = DecoderStart.tag
 
     def build_model(self) -> Transformer:
         """The network in evaluation mode, with the checkpoint's weights."""
@@ -78,6 +79,7 @@ def load_checkpoint(path: str | Path, is_mapped: bool = False) -> Checkpoint:
             vocabulary=unpack_vocabulary(task_state),
             encoder_tags=EncoderTags(str(task["encoder_tags"])),
             directions=tuple(task_state["directions"]),
+            decoder_start=DecoderStart(str(task.get("decoder_start", DecoderStart.tag))),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(

@@ -24,6 +24,7 @@ COMMANDS = {
     "expert-stats": "count what each expert does in each direction, for prune and for reading",
     "aggregate": "put the experts of several checkpoints side by side into one model",
     "upcycle": "make experts out of the feed-forward layers of a dense checkpoint",
+    "convert": "take models over from Hugging Face and fairseq, and hand them on",
 }
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from mtmoe.config import EncoderTags
+from mtmoe.config import DecoderStart, EncoderTags
 from mtmoe.data.vocabulary import EOS, PAD, Vocabulary
 
 
@@ -21,6 +21,12 @@ def source_tags(
         EncoderTags.target: [target],
         EncoderTags.both: [source, target],
     }[tags]
+
+
+def start_ids(vocabulary: Vocabulary, start: DecoderStart, target_lang: str) -> tuple[int, ...]:
+    """The ids that the decoder reads before a translation."""
+    tag = vocabulary.tag(target_lang)
+    return (tag,) if start is DecoderStart.tag else (EOS, tag)
 
 
 def tag_source(prefix: Sequence[int], ids: Sequence[int]) -> list[int]:

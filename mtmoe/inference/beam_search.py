@@ -27,7 +27,7 @@ LIMIT_FACTOR, LIMIT_EXTRA = 2, 20  # output pieces at most: factor * source toke
 class SearchRules:
     """What a search is given beside the model and the sentences."""
 
-    start: int  # id that the decoder reads first: the target language's tag
+    start: tuple[int, ...]  # ids that the decoder reads first; the target language's tag ends them
     forbidden: Tensor  # (N,) int64 ids that are never emitted
     beam: int = 4  # K
     length_penalty: float = 1.0
@@ -38,7 +38,7 @@ class Hypothesis:
     """A finished translation."""
 
     ids: list[int]  # without start and end
-    score: float  # sum of log probabilities / (pieces + 1 for the end) ** length_penalty
+    score: float  # sum of log probabilities / (start and pieces) ** length_penalty
 
 
 @dataclass
@@ -46,7 +46,7 @@ class Beams:
     """The hypotheses of the B sentences that are still searched; all have the same length S."""
 
     sentence: Tensor  # (B,) int64 row of the batch
-    limit: Tensor  # (B,) int64 most pieces of an output
+    limit: Tensor  # (B,) int64 most tokens of a hypothesis, less one; the start included
     num_finished: Tensor  # (B,) int64
     tokens: Tensor  # (B, K, S) int64, the start first; K = 1 before the first step
     score: Tensor  # (B, K) float32 sum of log probabilities; -inf: no hypothesis
@@ -98,22 +98,25 @@ def search(
         while beams.sentence.numel():
             if stop is not None and stop.is_set():
                 return []
-            states = model.decode(beams.tokens[:, :, -1].reshape(-1, 1), memory, cache=cache).states
-            candidates = _rank(model.project(states[:, 0]), beams, rules)
+            unseen = beams.tokens[:, :, cache.length :].flatten(0, 1)
+            states = model.decode(unseen, memory, cache=cache).states
+            candidates = _rank(model.project(states[:, -1]), beams, rules)
             is_done = _finish(candidates, beams, best, rules)
             memory = _continue(candidates, beams, (~is_done).nonzero().squeeze(1), memory, cache)
-    return _read_out(best)
+    return _read_out(best, len(rules.start))
 
 
 def _begin(model: Transformer, source: Tensor, rules: SearchRules) -> Beams:
     N, device = source.shape[0], source.device
     length = (source != model.padding).sum(1)
-    limit = (LIMIT_FACTOR * length + LIMIT_EXTRA).clamp(max=model.config.max_positions - 1)
+    start = torch.tensor(rules.start, device=device)
+    most = model.config.max_positions - len(start)
+    limit = (LIMIT_FACTOR * length + LIMIT_EXTRA).clamp(max=most) + len(start) - 1
     return Beams(
         sentence=torch.arange(N, device=device),
         limit=limit,
         num_finished=torch.zeros(N, dtype=torch.int64, device=device),
-        tokens=torch.full((N, 1, 1), rules.start, device=device),
+        tokens=start.expand(N, 1, -1),
         score=torch.zeros(N, 1, device=device),
     )
 
@@ -131,7 +134,7 @@ def _rank(logits: Tensor, beams: Beams, rules: SearchRules) -> Candidates:
     logits = logits.float()
     logits += beams.score.view(-1, 1) - logits.logsumexp(1, keepdim=True)
     logits.index_fill_(1, rules.forbidden, float("-inf"))
-    if beams.tokens.shape[2] == 1:
+    if beams.tokens.shape[2] == len(rules.start):
         logits[:, EOS] = float("-inf")  # as fairseq's min_len 1: no sentence becomes nothing
     scores = logits.view(B, -1, V)
     if bool((at_limit := beams.at_limit).any()):
@@ -192,7 +195,7 @@ def _continue(
     return memory.select(keep)
 
 
-def _read_out(best: BestFinished) -> list[Hypothesis]:
+def _read_out(best: BestFinished, start_length: int) -> list[Hypothesis]:
     scores, lengths, tokens = best.score.tolist(), best.length.tolist(), best.tokens.tolist()
     if float("-inf") in scores:
         raise CheckpointError(
@@ -200,4 +203,4 @@ def _read_out(best: BestFinished) -> list[Hypothesis]:
             "Its weights are damaged, or its training diverged: take an earlier checkpoint."
         )
     parts = zip(tokens, lengths, scores, strict=True)
-    return [Hypothesis(ids[1:length], score) for ids, length, score in parts]
+    return [Hypothesis(ids[start_length:length], score) for ids, length, score in parts]

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from mtmoe.checkpoint.fairseq_file import Checkpoint, load_checkpoint
-from mtmoe.data.batching import batch_by_tokens, pad, source_tags, tag_source
+from mtmoe.data.batching import batch_by_tokens, pad, source_tags, start_ids, tag_source
 from mtmoe.data.vocabulary import BOS, PAD, UNK
 from mtmoe.errors import ConfigError, DataError
 from mtmoe.inference.beam_search import Hypothesis, SearchRules, search
@@ -37,6 +37,7 @@ class Translator:
     ) -> None:
         self.vocabulary = checkpoint.vocabulary
         self.encoder_tags = checkpoint.encoder_tags
+        self.decoder_start = checkpoint.decoder_start
         self.directions = checkpoint.directions
         self.device = find_device(device)
         on_cpu = self.device.type == "cpu"
@@ -157,9 +158,8 @@ class Translator:
     def _translate_parts(
         self, parts: Sequence[Part], prefix: Sequence[int], target_lang: str, config: SearchConfig
     ) -> dict[Part, str]:
-        rules = SearchRules(
-            self.vocabulary.tag(target_lang), self._forbidden, config.beam, config.length_penalty
-        )
+        start = start_ids(self.vocabulary, self.decoder_start, target_lang)
+        rules = SearchRules(start, self._forbidden, config.beam, config.length_penalty)
         sources = [tag_source(prefix, part) for part in parts]
         lengths = [max(len(source), SHORT_SENTENCE) for source in sources]
         fair_share = max(SMALL_BATCH, sum(lengths) // self.num_threads + 1)

@@ -104,10 +104,15 @@ class Transformer(nn.Module):
         self.decoder_norm = nn.LayerNorm(config.embed_dim)
         if config.checkpoint_activations is not CheckpointActivations.none:
             self._keep_no_buffers()
-        table = sinusoidal_positions(config.max_positions, config.embed_dim)
+        table = self._position_table()
         self.register_buffer("positions", table, persistent=False)
         if seed is not None:
             initialise(self, seed)
+
+    def _position_table(self) -> Tensor:
+        config = self.config
+        first, last = config.first_position, config.first_position + config.max_positions
+        return sinusoidal_positions(last, config.embed_dim)[first:]
 
     def materialise(self, device: torch.device, seed: int, zero: Zero) -> None:
         """Shard a network that was made on the meta device, and draw this rank's part of it.
@@ -117,7 +122,7 @@ class Transformer(nn.Module):
         parallelize(self, [*self.encoder, *self.decoder], self.mesh, zero)
         self.to_empty(device=device)
         config = self.config
-        self.positions.copy_(sinusoidal_positions(config.max_positions, config.embed_dim))
+        self.positions.copy_(self._position_table())
         for name in config.moe_layer_names:
             bias = self.get_submodule(f"{name}.feed_forward.ffn.router").choice_bias
             if isinstance(bias, Tensor):

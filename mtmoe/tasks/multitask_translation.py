@@ -17,7 +17,7 @@ import mtmoe.criterions.moe_cross_entropy
 import mtmoe.optim.deadline
 import mtmoe.optim.fairseq_adam  # noqa: F401  (registers what `--user-dir` does not import)
 from mtmoe.checkpoint.fairseq_file import pack_vocabulary
-from mtmoe.config import EncoderTags, MultitaskConfig, TransformerConfig
+from mtmoe.config import DecoderStart, EncoderTags, MultitaskConfig, TransformerConfig
 from mtmoe.data.batching import source_tags
 from mtmoe.data.mixture import TRANSLATION, Mixture, Stream
 from mtmoe.data.sampler import Budget
@@ -307,6 +307,12 @@ class MultitaskTranslationTask(FairseqTask):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Put the tags in front of sources that the loaded model was trained with."""
         super().load_state_dict(state_dict)
+        with one_sentence():
+            if state_dict.get("decoder_start", DecoderStart.tag) != DecoderStart.tag:
+                raise ConfigError(
+                    "decoder_start of the checkpoint must be tag for fairseq's programs, but is "
+                    f"{state_dict['decoder_start']}. Use mtmoe translate."
+                )
         if "encoder_tags" in state_dict:
             tags = EncoderTags(state_dict["encoder_tags"])
             self.config = dataclasses.replace(self.config, encoder_tags=tags)

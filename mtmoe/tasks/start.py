@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mtmoe.checkpoint.fairseq_file import check_readable
+from mtmoe.config import DecoderStart
 from mtmoe.errors import CheckpointError
 
 DEFAULT_FILE = "checkpoint_last.pt"  # of fairseq's --restore-file
@@ -35,7 +36,14 @@ def check_start(path: Path, model: nn.Module) -> None:
     Raises:
         CheckpointError: names the first weight that differs.
     """
-    ours, theirs = model.state_dict(), check_readable(path).get("model")
+    state = check_readable(path)
+    ours, theirs = model.state_dict(), state.get("model")
+    start = (state.get("task_state") or {}).get("decoder_start", DecoderStart.tag)
+    if start != DecoderStart.tag:
+        raise CheckpointError(
+            f"decoder_start of {path} must be tag to be trained on, but is {start}: training would "
+            "start the decoder otherwise. Use mtmoe translate."
+        )
     if not isinstance(theirs, dict):
         raise CheckpointError(
             f"checkpoint must hold the weights of a model, but {path} holds none. Give another one."

@@ -37,7 +37,7 @@ def sentences(
 
 
 def rules(beam: int, length_penalty: float = 1.0) -> SearchRules:
-    return SearchRules(TAG, FORBIDDEN, beam, length_penalty)
+    return SearchRules((TAG,), FORBIDDEN, beam, length_penalty)
 
 
 def log_probs(model: Transformer, source: list[int], ids: list[int]) -> Tensor:

@@ -91,7 +91,7 @@ def test_the_language_tags_reach_encoder_and_decoder(translator: Translator) -> 
     tags = source_tags(vocabulary, translator.encoder_tags, "en", "fr")
     source = tag_source(tags, vocabulary.encode(["Save the file."])[0])
     forbidden = torch.tensor([0, 1, 3, *(vocabulary.tag(x) for x in translator.languages)])
-    rules = SearchRules(vocabulary.tag("fr"), forbidden, beam=3, length_penalty=0.5)
+    rules = SearchRules((vocabulary.tag("fr"),), forbidden, beam=3, length_penalty=0.5)
     ids = search(translator.model, pad([source]), rules)[0].ids
     found = translator.translate(["Save the file."], "en", "fr", beam=3, length_penalty=0.5)
     assert found == [vocabulary.decode([ids])[0].strip()]

@@ -1,0 +1,102 @@
+"""`mtmoe convert`: models from and to other programs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mtmoe.errors import ConfigError
+from mtmoe.files import check_input, check_output
+
+if TYPE_CHECKING:
+    from mtmoe.interop.foreign_model import ForeignModel
+
+OURS, HUGGINGFACE, CTRANSLATE2 = "mtmoe", "huggingface", "ctranslate2"
+BILLION = 1_000_000_000
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the command."""
+    parser.add_argument(
+        "source", metavar="MODEL",
+        help="a folder of Hugging Face (M2M-100, NLLB, NLLB-MoE), a checkpoint of fairseq's "
+        "transformer or of its nllb branch (the -shared file), or a checkpoint of ours",
+    )  # fmt: skip
+    parser.add_argument(
+        "--to", choices=(OURS, HUGGINGFACE, CTRANSLATE2), default=OURS,
+        help="what to write: a checkpoint of ours (the default), or a folder for another program",
+    )  # fmt: skip
+    parser.add_argument("--output", required=True, metavar="OUT", help="file or folder to write")
+    parser.add_argument(
+        "--shard-gb", type=float, default=5.0, metavar="GB",
+        help="split weights into files of at most so many GB (default %(default)s)",
+    )  # fmt: skip
+    text = parser.add_argument_group("fairseq", "what a checkpoint of fairseq does not hold")
+    text.add_argument("--dict", metavar="FILE", help="its dict.txt")
+    text.add_argument("--spm", metavar="FILE", help="its SentencePiece model")
+    text.add_argument("--languages", metavar="LANG,LANG", help="in the order of their tags")
+    card = parser.add_argument_group("model card", "README.md beside what is written")
+    card.add_argument("--licence", metavar="NAME", help="e.g. cc-by-4.0")
+    card.add_argument("--manifest", metavar="FILE", help="manifest.json of the training data")
+    card.add_argument("--scores", metavar="FILE", help="scores.md of an evaluation")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Convert; wrong options are refused before weights are read.
+
+    Raises:
+        ConfigError, CheckpointError, DataError: a user's mistake.
+        OSError: the disk is full; nothing is left behind.
+    """
+    if args.shard_gb <= 0:
+        raise ConfigError(f"--shard-gb must be above 0, but is {args.shard_gb}. Give more.")
+    if args.to == OURS:
+        check_output("--output", args.output)
+        from mtmoe.interop.foreign_model import import_model
+
+        import_model(_read_foreign(args), args.output)
+    else:
+        _export(args)
+    sys.stdout.write(f"{args.output}\n")
+
+
+def _read_foreign(args: argparse.Namespace) -> ForeignModel:
+    """The model to take over: a folder is Hugging Face's, a file fairseq's."""
+    from mtmoe.interop.fairseq_models import TextFiles, read_fairseq
+    from mtmoe.interop.huggingface_in import read_folder
+
+    if Path(args.source).is_dir():
+        return read_folder(Path(args.source))
+    check_input("MODEL", args.source)
+    for option in ("dict", "spm", "languages"):
+        if not getattr(args, option):
+            raise ConfigError(
+                f"--{option} must be given for a checkpoint of fairseq, but is not. "
+                "A checkpoint of ours is handed on with --to."
+            )
+    languages = [name.strip() for name in args.languages.split(",") if name.strip()]
+    return read_fairseq(Path(args.source), TextFiles(Path(args.dict), Path(args.spm), languages))
+
+
+def _export(args: argparse.Namespace) -> None:
+    from mtmoe.interop.output_folder import check_new_folder, folder_atomic
+
+    check_new_folder("--output", args.output)
+    for option in ("manifest", "scores"):
+        if getattr(args, option) is not None:
+            check_input(f"--{option}", getattr(args, option))
+    from mtmoe.checkpoint.fairseq_file import load_checkpoint
+    from mtmoe.interop import ctranslate2_out, huggingface_out
+    from mtmoe.interop.card import CardFacts, write_card
+    from mtmoe.interop.one_expert import as_dense
+
+    checkpoint = as_dense(load_checkpoint(args.source, is_mapped=True))
+    manifest, scores = (Path(f) if f else None for f in (args.manifest, args.scores))
+    with folder_atomic(args.output) as folder:
+        if args.to == CTRANSLATE2:
+            ctranslate2_out.write_folder(checkpoint, folder)
+        else:
+            huggingface_out.write_folder(checkpoint, folder, int(args.shard_gb * BILLION))
+        write_card(checkpoint, folder, CardFacts(args.licence, manifest, scores), args.to)

@@ -1,0 +1,139 @@
+"""What is damaged or hostile is refused in one sentence; nothing runs, nothing is left behind."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from mtmoe.cli.main import main
+from tests.interop.golden.make import FOLDERS, copy_folder
+
+
+class Harmful:
+    def __reduce__(self):
+        return print, ("code of a model ran",)
+
+
+def truncate(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def edit_json(name, change):
+    def edit(folder):
+        values = json.loads((folder / name).read_text())
+        change(values)
+        (folder / name).write_text(json.dumps(values))
+
+    return edit
+
+
+def edit_header(change):
+    """Change the header of the safetensors file, and keep it the same length or longer."""
+
+    def edit(folder):
+        path = folder / "model.safetensors"
+        data = path.read_bytes()
+        length = int.from_bytes(data[:8], "little")
+        header = json.loads(data[8 : 8 + length])
+        change(header)
+        text = json.dumps(header).encode()
+        path.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + length :])
+
+    return edit
+
+
+NORM = "model.encoder.layer_norm.weight"
+
+
+def swap_shape(header):
+    header[NORM]["shape"] = [1, 8]
+
+
+def index_outside(folder):
+    places = {"weight_map": {NORM: "../secret.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(places))
+
+
+def index_without_file(folder):
+    places = {"weight_map": {NORM: "model-00001-of-00002.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(places))
+
+
+def index_of_other_file(folder):
+    places = {"weight_map": {"model.none": "model.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(places))
+
+
+def pickled(folder):
+    (folder / "model.safetensors").unlink()
+    torch.save({NORM: Harmful()}, folder / "pytorch_model.bin")
+
+
+def bare_pickle(folder):
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Harmful()))
+
+
+DAMAGES = [
+    (truncate, r"model.safetensors must be a whole safetensors file, but model.+ ends at byte"),
+    (edit_header(lambda h: h.pop(NORM)), f"weight {NORM} must be in one of the files (model.safe"),
+    (edit_header(swap_shape), "must have the shape (8,), but has (1, 8)"),
+    (edit_header(lambda h: h[NORM].update(dtype="F8")), f"entry of {NORM} is not understood"),
+    (edit_header(lambda h: h[NORM].update(shape=[9])), f"{NORM} of shape (9,) does not fit its"),
+    (edit_header(lambda h: h.update(extra=h[NORM])), "weight extra of "),
+    (lambda f: (f / "model.safetensors").write_bytes(b"\xff" * 40), "header of "),
+    (lambda f: (f / "model.safetensors").write_bytes(b""), "its header of 0 bytes"),
+    (lambda f: (f / "model.safetensors").unlink(), "must hold model.safetensors or pytorch_model"),
+    (index_outside, "must name files of its own folder, but names '../secret.safetensors'"),
+    (index_without_file, "model-00001-of-00002.safetensors must be a file, but is not there"),
+    (index_of_other_file, "weight model.none must be in "),
+    (pickled, "pytorch_model.bin holds Python objects other than weights"),
+    (bare_pickle, "pytorch_model.bin is no checkpoint"),
+    (edit_json("config.json", lambda c: c.update(model_type="bart")), "model_type of "),
+    (edit_json("config.json", lambda c: c.update(d_model="many")), "must hold all sizes"),
+    (edit_json("config.json", lambda c: c.update(vocab_size=4)), "must have languages and fit"),
+    (edit_json("config.json", lambda c: c.update(activation_function="swish")), "activation_func"),
+    (edit_json("config.json", lambda c: c.update(decoder_ffn_dim=1)), "decoder_ffn_dim of "),
+    (lambda f: (f / "config.json").write_text("{"), "config.json must hold a JSON object"),
+    (lambda f: (f / "sentencepiece.bpe.model").unlink(), "SentencePiece model must be a file"),
+    (lambda f: (f / "sentencepiece.bpe.model").write_bytes(b"x"), "must be a SentencePiece model"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("damage", "message"), DAMAGES)
+def test_a_damaged_folder_is_refused(tmp_path, capfd, damage, message):
+    folder = copy_folder(FOLDERS["dense"], tmp_path / "model")
+    damage(folder)
+    assert main(["convert", str(folder), "--output", str(tmp_path / "out.pt")]) == 2
+    captured = capfd.readouterr()
+    assert captured.err.count("\n") == 1
+    found = captured.err
+    start, _, rest = message.partition(".+")
+    assert start.replace("\\", "") in found, found
+    assert rest in found
+    assert "ran" not in captured.out
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_folder_that_is_there_is_not_overwritten(tmp_path, capsys):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "a").write_text("mine")
+    assert main(["convert", "none.pt", "--to", "huggingface", "--output", str(out)]) == 2
+    assert "must be a new or empty folder" in capsys.readouterr().err
+    assert (out / "a").read_text() == "mine"
+
+
+def test_an_export_that_fails_leaves_nothing(tmp_path, capsys):
+    from tests.inference.tiny_model import write_tiny_checkpoint
+
+    path = write_tiny_checkpoint(tmp_path, top_k=1)
+    out = tmp_path / "out"
+    assert main(["convert", str(path), "--to", "huggingface", "--output", str(out)]) == 2
+    assert "top_k of the checkpoint is 1, which Hugging Face" in capsys.readouterr().err
+    assert [p.name for p in Path(tmp_path).iterdir()] == [path.name]
