@@ -21,6 +21,8 @@ COMMANDS = {
     "translate": "translate text, line by line",
     "prune": "keep the experts that are used most",
     "usage": "measure and draw which languages use which experts",
+    "score": "say how likely given translations are",
+    "languages": "list what a model translates",
 }
 
 

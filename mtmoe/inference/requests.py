@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from mtmoe.inference.records import join_blanks
 from mtmoe.inference.segments import WORD_START
 
 END = "</s>"
@@ -54,3 +55,23 @@ def join_pieces(pieces: Sequence[str], log_probs: Sequence[float]) -> list[tuple
 
 
 EMPTY = Translation("", 0.0)
+
+
+def join_chunks(
+    chunks: Sequence[str], found: Sequence[Sequence[Translation]], length_penalty: float
+) -> list[Translation]:
+    """The translations of a line out of those of its texts between blanks.
+
+    Args:
+        chunks: blanks and texts in turns, see `records.split_blanks`.
+        found: the ranked translations of each text; the k-th of the line has their k-th ones.
+    """
+    joined = []
+    for rank in range(max(map(len, found), default=1)):
+        chosen = [ranked[min(rank, len(ranked) - 1)] for ranked in found]
+        pieces = tuple(piece for part in chosen for piece in part.pieces)
+        log_probs = tuple(value for part in chosen for value in part.log_probs)
+        score = sum(log_probs) / len(log_probs) ** length_penalty if log_probs else 0.0
+        text = join_blanks(chunks, [part.text for part in chosen])
+        joined.append(Translation(text, score, pieces, log_probs))
+    return joined
