@@ -25,6 +25,8 @@ COMMANDS = {
     "aggregate": "put the experts of several checkpoints side by side into one model",
     "upcycle": "make experts out of the feed-forward layers of a dense checkpoint",
     "convert": "take models over from Hugging Face and fairseq, and hand them on",
+    "score": "say how likely given translations are",
+    "languages": "list what a model translates",
 }
 
 

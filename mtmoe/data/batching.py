@@ -23,10 +23,9 @@ def source_tags(
     }[tags]
 
 
-def start_ids(vocabulary: Vocabulary, start: DecoderStart, target_lang: str) -> tuple[int, ...]:
-    """The ids that the decoder reads before a translation."""
-    tag = vocabulary.tag(target_lang)
-    return (tag,) if start is DecoderStart.tag else (EOS, tag)
+def lead_ids(start: DecoderStart) -> tuple[int, ...]:
+    """The ids that the decoder reads before the target language's tag."""
+    return (EOS,) if start is DecoderStart.end_and_tag else ()
 
 
 def tag_source(prefix: Sequence[int], ids: Sequence[int]) -> list[int]:

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 
 from mtmoe.checkpoint.fairseq_file import Checkpoint, load_checkpoint
-from mtmoe.data.batching import batch_by_tokens, pad, source_tags, start_ids, tag_source
+from mtmoe.data.batching import batch_by_tokens, lead_ids, pad, source_tags, tag_source
 from mtmoe.data.vocabulary import BOS, PAD, UNK
 from mtmoe.errors import ConfigError, DataError
-from mtmoe.inference.beam_search import Hypothesis, SearchRules, search
+from mtmoe.inference.beam_search import search
+from mtmoe.inference.hypotheses import Hypothesis, Task
+from mtmoe.inference.requests import (
+    EMPTY,
+    END,
+    LongLines,
+    Request,
+    Translation,
+)
+from mtmoe.inference.sampling import sample
+from mtmoe.inference.scoring import score_targets
 from mtmoe.inference.search_config import SearchConfig
 from mtmoe.inference.segments import join_parts, split_pieces
 from mtmoe.inference.text import clean_line
@@ -22,7 +35,15 @@ MIN_POSITIONS = 16
 SMALL_BATCH = 500  # tokens that are not worth spreading over cores
 SHORT_SENTENCE = 16  # shorter ones count as this long in a batch: their output may be longer
 
-Part = tuple[int, ...]  # pieces of a sentence, or of a part of one that is too long
+log = logging.getLogger(__name__)
+
+
+class Part(NamedTuple):
+    """What the model reads of a line, or of a part of one that is too long."""
+
+    source: tuple[int, ...]  # with tags and end
+    start: int  # the target language's tag
+    prefix: tuple[int, ...]  # that the output begins with
 
 
 class Translator:
@@ -49,8 +70,8 @@ class Translator:
                 f"but is {self.max_positions}. Train with longer sentences."
             )
         self.model = checkpoint.build_model().to(self.device)
-        forbidden = [BOS, PAD, UNK, *self.vocabulary.untranslatable]
-        self._forbidden = torch.tensor(forbidden, device=self.device)
+        tags = [self.vocabulary.tag(language) for language in self.languages]
+        self._forbidden = torch.tensor([BOS, PAD, UNK, *tags], device=self.device)
 
     @classmethod
     def load(
@@ -75,22 +96,14 @@ class Translator:
         return self.vocabulary.languages
 
     def translate(
-        self,
-        lines: Sequence[str],
-        source_lang: str,
-        target_lang: str,
-        beam: int = 4,
-        length_penalty: float = 1.0,
-        max_tokens: int = 4000,
+        self, lines: Sequence[str], source_lang: str, target_lang: str, **options: Any
     ) -> list[str]:
         """Translate each line; empty lines stay empty, none is cut, none becomes two.
 
         A line that is too long for the model is translated in parts, which are joined.
 
         Args:
-            beam: hypotheses kept per sentence; 1: greedy.
-            length_penalty: see `SearchConfig`.
-            max_tokens: source tokens of a batch, padding included; changes speed and memory only.
+            options: fields of `SearchConfig`.
 
         Returns:
             As many lines, in the same order.
@@ -101,13 +114,76 @@ class Translator:
         """
         if isinstance(lines, str):  # a sequence of lines too, of one character each
             raise DataError("lines must be a list of lines, but are one str. Write [line].")
-        config = SearchConfig(beam, length_penalty, max_tokens)
+        config = SearchConfig(**options)
         self.check_direction(source_lang, target_lang)
-        prefix = source_tags(self.vocabulary, self.encoder_tags, source_lang, target_lang)
-        parts = self._split(lines, len(prefix))
-        distinct = dict.fromkeys(part for line in parts for part in line)
-        found = self._translate_parts(list(distinct), prefix, target_lang, config)
-        return [join_parts([found[part] for part in line], target_lang) for line in parts]
+        requests = [Request(line, source_lang, target_lang) for line in lines]
+        return [found[0].text for found in self.translate_requests(requests, config)]
+
+    def translate_requests(
+        self,
+        requests: Sequence[Request],
+        config: SearchConfig,
+        long_lines: LongLines = "split",
+    ) -> list[list[Translation]]:
+        """The best translations of each request, 1 to `config.num_best`, best first.
+
+        Directions may differ: a batch mixes them. The k-th translation of a line in parts is made
+        of the k-th ones of its parts.
+
+        Raises:
+            ConfigError: an unknown language, twice the same one, or `min_length` is too large.
+            DataError: a line is too long, if `long_lines` is error; or a prefix is.
+        """
+        if config.min_length >= self.max_positions:
+            raise ConfigError(
+                f"min_length must be below max_positions of the checkpoint "
+                f"({self.max_positions}), but is {config.min_length}. Give a smaller one."
+            )
+        lines = self._parts(requests, long_lines)
+        distinct = dict.fromkeys(part for line in lines for part in line)
+        found = self._search_parts(list(distinct), config)
+        return [
+            _join([found[part] for part in line], request.target_lang, config)
+            for line, request in zip(lines, requests, strict=True)
+        ]
+
+    def score(
+        self, requests: Sequence[Request], targets: Sequence[str], config: SearchConfig
+    ) -> list[Translation]:
+        """How likely the model finds `targets` as translations of `requests`.
+
+        Raises:
+            ConfigError: an unknown language, or twice the same one.
+            DataError: a line or its translation is too long for the model.
+        """
+        lines = self._parts(requests, "error")
+        ids = self.vocabulary.encode([clean_line(target) for target in targets])
+        for request, target in zip(requests, ids, strict=True):
+            if len(target) >= self.max_positions:
+                raise DataError(
+                    f"the translation must have at most {self.max_positions - 1} pieces, but that "
+                    f"of {request.name} has {len(target)}. Split it."
+                )
+        rows = [row for row, line in enumerate(lines) if line and ids[row]]
+        parts = [lines[row][0] for row in rows]
+        order: dict[int, Hypothesis] = {}
+
+        def score_batch(batch: list[int], stop: threading.Event) -> list[list[Hypothesis]]:
+            if stop.is_set():
+                return []
+            task = self._task([parts[n] for n in batch])
+            wanted = [ids[rows[n]] for n in batch]
+            found = score_targets(self.model, task, wanted, config.length_penalty)
+            order.update(zip((rows[n] for n in batch), found, strict=True))
+            return []
+
+        lengths = [max(len(lines[row][0].source), len(ids[row]) + 1) for row in rows]
+        map_on_cores(score_batch, self._batches(lengths, config), self.num_threads)
+        read = {row: self._read(hypothesis) for row, hypothesis in order.items()}
+        return [
+            replace(read[row], text=target) if row in read else replace(EMPTY, text=target)
+            for row, target in enumerate(targets)
+        ]
 
     def check_direction(self, source_lang: str, target_lang: str) -> None:
         """Refuse languages that the checkpoint does not know, and twice the same one.
@@ -148,31 +224,97 @@ class Translator:
                 "Choose one that the checkpoint knows."
             )
 
-    def _split(self, lines: Sequence[str], num_tags: int) -> list[list[Part]]:
+    def _parts(self, requests: Sequence[Request], long_lines: LongLines) -> list[list[Part]]:
         """Each line as parts that the model can take, with room for output twice as long."""
-        limit = self.max_positions // 2 - num_tags - 1
-        encoded = self.vocabulary.encode([clean_line(line) for line in lines])
-        split = [split_pieces(ids, self.vocabulary.symbols, limit) for ids in encoded]
-        return [[tuple(part) for part in line] for line in split]
+        encoded = self.vocabulary.encode([clean_line(request.text) for request in requests])
+        prefixes = self.vocabulary.encode([clean_line(request.prefix) for request in requests])
+        found = []
+        for request, ids, prefix in zip(requests, encoded, prefixes, strict=True):
+            self.check_direction(request.source_lang, request.target_lang)
+            if len(prefix) >= self.max_positions:
+                raise DataError(
+                    f"the prefix must have fewer than {self.max_positions} pieces, but that of "
+                    f"{request.name} has {len(prefix)}. Give a shorter one."
+                )
+            found.append(self._parts_of(request, ids, tuple(prefix), long_lines))
+        return found
 
-    def _translate_parts(
-        self, parts: Sequence[Part], prefix: Sequence[int], target_lang: str, config: SearchConfig
-    ) -> dict[Part, str]:
-        start = start_ids(self.vocabulary, self.decoder_start, target_lang)
-        rules = SearchRules(start, self._forbidden, config.beam, config.length_penalty)
-        sources = [tag_source(prefix, part) for part in parts]
-        lengths = [max(len(source), SHORT_SENTENCE) for source in sources]
+    def _parts_of(
+        self, request: Request, ids: list[int], prefix: tuple[int, ...], long_lines: LongLines
+    ) -> list[Part]:
+        languages = request.source_lang, request.target_lang
+        tags = source_tags(self.vocabulary, self.encoder_tags, *languages)
+        limit = self.max_positions // 2 - len(tags) - 1
+        split = split_pieces(ids, self.vocabulary.symbols, limit)
+        if len(split) > 1:
+            if long_lines == "error":
+                raise DataError(
+                    f"a line must have at most {limit} pieces, but {request.name} has {len(ids)}. "
+                    "Split it, or leave --long error out."
+                )
+            is_cut = long_lines == "truncate"
+            split = [ids[:limit]] if is_cut else split
+            done = f"cut after {limit}" if is_cut else f"translated in {len(split)} parts"
+            log.warning("%s is long: %d pieces, %s.", request.name, len(ids), done)
+        start = self.vocabulary.tag(request.target_lang)
+        sources = [tuple(tag_source(tags, part)) for part in split]
+        return [Part(source, start, () if n else prefix) for n, source in enumerate(sources)]
+
+    def _batches(self, lengths: Sequence[int], config: SearchConfig) -> list[list[int]]:
         fair_share = max(SMALL_BATCH, sum(lengths) // self.num_threads + 1)
-        batches = list(batch_by_tokens(lengths, min(config.max_tokens, fair_share)))
+        return list(batch_by_tokens(lengths, min(config.max_tokens, fair_share)))
 
-        def search_batch(batch: list[int], stop: threading.Event) -> list[Hypothesis]:
-            source = pad([sources[n] for n in batch]).to(self.device)
-            return search(self.model, source, rules, stop)
+    def _task(self, parts: Sequence[Part]) -> Task:
+        has_prefix = any(part.prefix for part in parts)
+        return Task(
+            source=pad([part.source for part in parts]).to(self.device),
+            start=torch.tensor([part.start for part in parts], device=self.device),
+            forbidden=self._forbidden,
+            lead=lead_ids(self.decoder_start),
+            prefix=pad([part.prefix for part in parts]).to(self.device) if has_prefix else None,
+        )
+
+    def _search_parts(
+        self, parts: Sequence[Part], config: SearchConfig
+    ) -> dict[Part, list[Translation]]:
+        lengths = [max(len(part.source), SHORT_SENTENCE) for part in parts]
+        batches = self._batches(lengths, config)
+        find = sample if config.sampling else search
+
+        def search_batch(batch: list[int], stop: threading.Event) -> list[list[Hypothesis]]:
+            return find(self.model, self._task([parts[n] for n in batch]), config, stop)
 
         results = map_on_cores(search_batch, batches, self.num_threads)
-        texts = self.vocabulary.decode([h.ids for hypotheses in results for h in hypotheses])
-        translated = (parts[n] for batch in batches for n in batch)
-        return dict(zip(translated, map(clean_line, texts), strict=True))
+        searched = (parts[n] for batch in batches for n in batch)
+        found = (hypotheses for batch in results for hypotheses in batch)
+        return {
+            part: [self._read(hypothesis) for hypothesis in hypotheses]
+            for part, hypotheses in zip(searched, found, strict=True)
+        }
+
+    def _read(self, hypothesis: Hypothesis) -> Translation:
+        text = clean_line(self.vocabulary.decode([hypothesis.ids])[0])
+        pieces = [self.vocabulary.symbols[i] for i in hypothesis.ids]
+        return Translation(text, hypothesis.score, (*pieces, END), tuple(hypothesis.log_probs))
+
+
+def _join(
+    parts: Sequence[Sequence[Translation]], language: str, config: SearchConfig
+) -> list[Translation]:
+    """The translations of a line out of those of its parts."""
+    if not parts:
+        return [EMPTY]
+    if len(parts) == 1:
+        return list(parts[0])
+    joined = []
+    for rank in range(max(map(len, parts))):
+        chosen = [part[min(rank, len(part) - 1)] for part in parts]
+        pieces = tuple(piece for part in chosen for piece in part.pieces)
+        log_probs = tuple(value for part in chosen for value in part.log_probs)
+        score = sum(log_probs) / len(log_probs) ** config.length_penalty
+        text = join_parts([part.text for part in chosen], language)
+        joined.append(Translation(text, score, pieces, log_probs))
+    return joined
 
 
 def find_device(name: str) -> torch.device:

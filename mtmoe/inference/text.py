@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import select
 from collections.abc import Iterator
 from typing import IO
@@ -9,6 +10,7 @@ from typing import IO
 from mtmoe.errors import DataError
 from mtmoe.files import decode_line
 
+log = logging.getLogger(__name__)
 BLOCK_BYTES = 1 << 16
 PATIENCE_SECONDS = 0.05  # long enough for a busy writer to refill the pipe
 
@@ -28,23 +30,22 @@ def read_chunks(stream: IO[bytes], name: str, max_lines: int) -> Iterator[list[s
     answers. Only "\\n" (or "\\r\\n") ends a line.
 
     Args:
-        name: stands in the error.
+        name: stands in the warning.
 
-    Raises:
-        DataError: a line is not UTF-8; raised after the lines ahead of it were handed out.
+    Bytes that are not UTF-8 read as U+FFFD, and a warning names the line.
     """
     number = 0
     for arrived in _arrived_lines(stream, max_lines):
-        lines: list[str] = []
-        for raw in arrived:
-            number += 1
-            try:
-                lines.append(decode_line(raw, name, number))
-            except DataError:
-                if lines:
-                    yield lines
-                raise
-        yield lines
+        yield [_decode(raw, name, number + n) for n, raw in enumerate(arrived, 1)]
+        number += len(arrived)
+
+
+def _decode(raw: bytes, name: str, number: int) -> str:
+    try:
+        return decode_line(raw, name, number)
+    except DataError as error:
+        log.warning("%s Reading U+FFFD instead.", error)
+        return raw.removesuffix(b"\r").decode("utf-8", "replace")
 
 
 def _arrived_lines(stream: IO[bytes], max_lines: int) -> Iterator[list[bytes]]:

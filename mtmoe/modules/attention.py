@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,27 +12,77 @@ from mtmoe.modules.linear import ColumnLinear, RowLinear
 from mtmoe.parallel.collectives import sum_gradient
 from mtmoe.parallel.mesh import ONE_RANK, Axis
 
+GROWTH = 32  # positions that a cache gets more room for at a time
 
-@dataclass
+
 class AttentionCache:
-    """Keys and values of one attention that later positions will read, (B, H, S, D / H) each."""
+    """Keys and values of one attention that later positions will read, (B, H, S, D / H) each.
 
-    key: Tensor | None = None
-    value: Tensor | None = None
+    Both lie in memory with room for some more positions, and a second piece of memory takes what
+    `select` keeps, so that a step allocates nothing. For inference: gradients do not pass.
+    """
+
+    def __init__(self) -> None:
+        self._key, self._value = _Positions(), _Positions()
+
+    @property
+    def key(self) -> Tensor | None:
+        """The keys so far; None: none."""
+        return self._key.filled
+
+    @property
+    def value(self) -> Tensor | None:
+        """The values so far; None: none."""
+        return self._value.filled
 
     def append(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Add new positions; returns all keys and values so far."""
-        if self.key is not None and self.value is not None:
-            key = torch.cat([self.key, key], dim=2)
-            value = torch.cat([self.value, value], dim=2)
-        self.key, self.value = key, value
-        return key, value
+        return self._key.append(key), self._value.append(value)
 
     def select(self, rows: Tensor) -> None:
         """Keep the sentences (or hypotheses) `rows`, (B',) int64, in that order."""
-        if self.key is not None and self.value is not None:
-            self.key = self.key.index_select(0, rows)
-            self.value = self.value.index_select(0, rows)
+        self._key.select(rows)
+        self._value.select(rows)
+
+
+class _Positions:
+    """A (B, H, S, d) tensor that grows along S."""
+
+    def __init__(self) -> None:
+        self._memory: Tensor | None = None  # (B, H, S + room, d)
+        self._spare: Tensor | None = None  # as large, at least
+        self._length = 0
+
+    @property
+    def filled(self) -> Tensor | None:
+        return None if self._memory is None else self._memory[:, :, : self._length]
+
+    def append(self, new: Tensor) -> Tensor:
+        start, self._length = self._length, self._length + new.shape[2]
+        if self._memory is None and new.shape[2] > 1:
+            self._memory = new  # a source: nothing will follow
+            return new
+        if self._memory is None or self._memory.shape[2] < self._length:
+            self._grow(new, start)
+        assert self._memory is not None
+        self._memory[:, :, start : self._length] = new
+        return self._memory[:, :, : self._length]
+
+    def _grow(self, new: Tensor, length: int) -> None:
+        B, H, S, d = new.shape
+        larger = new.new_empty(B, H, length + S + GROWTH, d)
+        if self._memory is not None:
+            larger[:, :, :length] = self._memory[:, :, :length]
+        self._memory, self._spare = larger, None
+
+    def select(self, rows: Tensor) -> None:
+        if self._memory is None:
+            return
+        num_rows, spare = rows.shape[0], self._spare
+        if spare is None or spare.shape[0] < num_rows or spare.dtype != self._memory.dtype:
+            spare = self._memory.new_empty(num_rows, *self._memory.shape[1:])
+        kept = torch.index_select(self._memory, 0, rows, out=spare[:num_rows])
+        self._memory, self._spare = kept, self._memory
 
 
 class Attention(nn.Module):

@@ -47,8 +47,17 @@ class DecoderCache:
 
     def select(self, rows: Tensor) -> None:
         """Keep the hypotheses `rows`, (B',) int64, in that order."""
+        self.select_target(rows)
+        self.select_memory(rows)
+
+    def select_target(self, rows: Tensor) -> None:
+        """What is kept of the target, which has a row for each hypothesis."""
         for layer in self.layers:
             layer.target.select(rows)
+
+    def select_memory(self, rows: Tensor) -> None:
+        """What is kept of the source, which has a row for each sentence."""
+        for layer in self.layers:
             layer.memory.select(rows)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from mtmoe.checkpoint.fairseq_file import Checkpoint
-from mtmoe.data.batching import batch_by_tokens, pad, source_tags, start_ids, tag_source
+from mtmoe.data.batching import batch_by_tokens, lead_ids, pad, source_tags, tag_source
 from mtmoe.modules.transformer import Transformer
 from mtmoe.modules.usage import ExpertUse, measure_use
 from mtmoe.report.parallel_text import ParallelText
@@ -34,7 +34,7 @@ def make_batches(checkpoint: Checkpoint, text: ParallelText) -> Iterator[tuple[T
     """
     vocabulary = checkpoint.vocabulary
     tags = source_tags(vocabulary, checkpoint.encoder_tags, text.source_lang, text.target_lang)
-    start = start_ids(vocabulary, checkpoint.decoder_start, text.target_lang)
+    start = (*lead_ids(checkpoint.decoder_start), vocabulary.tag(text.target_lang))
     sources = [tag_source(tags, ids) for ids in vocabulary.encode(text.source)]
     targets = [[*start, *ids] for ids in vocabulary.encode(text.target)]
     lengths = [max(map(len, pair)) for pair in zip(sources, targets, strict=True)]

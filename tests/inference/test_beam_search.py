@@ -11,7 +11,9 @@ from mtmoe.config import RouterConfig, TransformerConfig
 from mtmoe.data.batching import pad
 from mtmoe.data.vocabulary import BOS, EOS, PAD, UNK
 from mtmoe.errors import CheckpointError
-from mtmoe.inference.beam_search import Hypothesis, SearchRules, search
+from mtmoe.inference import beam_search
+from mtmoe.inference.hypotheses import Hypothesis, Task
+from mtmoe.inference.search_config import SearchConfig
 from mtmoe.modules.transformer import Transformer
 from tests.inference.tiny_model import tiny_transformer
 
@@ -36,8 +38,19 @@ def sentences(
     return [[TAG, *ids, EOS] for ids in drawn]
 
 
-def rules(beam: int, length_penalty: float = 1.0) -> SearchRules:
-    return SearchRules((TAG,), FORBIDDEN, beam, length_penalty)
+def task(source: Tensor, prefix: Tensor | None = None) -> Task:
+    return Task(source, torch.full((source.shape[0],), TAG), FORBIDDEN, prefix)
+
+
+def rules(beam: int, length_penalty: float = 1.0) -> SearchConfig:
+    return SearchConfig(beam, length_penalty)
+
+
+def search(
+    model: Transformer, source: Tensor, config: SearchConfig, stop: threading.Event | None = None
+) -> list[Hypothesis]:
+    """The best hypothesis of each sentence."""
+    return [found[0] for found in beam_search.search(model, task(source), config, stop)]
 
 
 def log_probs(model: Transformer, source: list[int], ids: list[int]) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mtmoe.data.batching import pad
 from mtmoe.data.vocabulary import PAD
-from mtmoe.inference.beam_search import Hypothesis, search
+from mtmoe.inference.hypotheses import Hypothesis
 from mtmoe.modules.transformer import Memory, Transformer
 from tests.inference.test_beam_search import (
     FORBIDDEN,
@@ -19,6 +19,7 @@ from tests.inference.test_beam_search import (
     assert_same,
     build,
     rules,
+    search,
     sentences,
 )
 
@@ -82,7 +83,9 @@ def fairseq_search(
         )
         sample = {"net_input": {"src_tokens": torch.tensor([source])}}
         best = generator.generate([], sample, bos_token=TAG)[0][0]
-    return Hypothesis(best["tokens"].tolist()[:-1], float(best["score"]))
+    return Hypothesis(
+        best["tokens"].tolist()[:-1], float(best["score"]), best["positional_scores"].tolist()
+    )
 
 
 @pytest.mark.parametrize("seed", [3, 4, 5])

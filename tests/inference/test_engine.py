@@ -8,8 +8,10 @@ import torch
 from mtmoe.data.batching import pad, source_tags, tag_source
 from mtmoe.errors import CheckpointError, ConfigError, DataError
 from mtmoe.inference import engine
-from mtmoe.inference.beam_search import SearchRules, search
+from mtmoe.inference.beam_search import search
 from mtmoe.inference.engine import Translator, find_device
+from mtmoe.inference.hypotheses import Task
+from mtmoe.inference.search_config import SearchConfig
 from tests.inference.tiny_model import TEXT, write_tiny_checkpoint
 
 LINES = [*TEXT, "", "   ", "File.", *TEXT[:3], "\t", "a b c d e"]
@@ -91,8 +93,8 @@ def test_the_language_tags_reach_encoder_and_decoder(translator: Translator) -> 
     tags = source_tags(vocabulary, translator.encoder_tags, "en", "fr")
     source = tag_source(tags, vocabulary.encode(["Save the file."])[0])
     forbidden = torch.tensor([0, 1, 3, *(vocabulary.tag(x) for x in translator.languages)])
-    rules = SearchRules((vocabulary.tag("fr"),), forbidden, beam=3, length_penalty=0.5)
-    ids = search(translator.model, pad([source]), rules)[0].ids
+    task = Task(pad([source]), torch.tensor([vocabulary.tag("fr")]), forbidden)
+    ids = search(translator.model, task, SearchConfig(beam=3, length_penalty=0.5))[0][0].ids
     found = translator.translate(["Save the file."], "en", "fr", beam=3, length_penalty=0.5)
     assert found == [vocabulary.decode([ids])[0].strip()]
 
@@ -101,7 +103,7 @@ def test_a_repeated_line_is_translated_once(
     translator: Translator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = []
-    monkeypatch.setattr(engine, "search", lambda *a: rows.append(len(a[1])) or search(*a))
+    monkeypatch.setattr(engine, "search", lambda *a: rows.append(len(a[1].source)) or search(*a))
     assert len(set(translator.translate(["Save", "Open", "Save", "Save "], "en", "de"))) == 2
     assert sum(rows) == 2
 

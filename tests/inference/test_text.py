@@ -6,7 +6,6 @@ import threading
 
 import pytest
 
-from mtmoe.errors import DataError
 from mtmoe.inference.text import clean_line, read_chunks
 
 
@@ -42,18 +41,11 @@ def test_lines_come_in_lists_of_at_most_max_lines_across_blocks() -> None:
     assert max(map(len, chunks)) == 64
 
 
-def test_bytes_that_are_not_utf8_are_told_after_the_lines_ahead_of_them() -> None:
-    chunks = read_chunks(io.BytesIO(b"one\ntwo\nM\xfcnchen\nfour\n"), "standard input", 100)
-    assert next(chunks) == ["one", "two"]
-    with pytest.raises(
-        DataError, match=r"UTF-8, but standard input line 3 has the byte 0xfc at col"
-    ):
-        next(chunks)
-
-
-def test_line_numbers_go_on_from_chunk_to_chunk() -> None:
-    with pytest.raises(DataError, match=r"a\.txt line 6 "):
-        list(read_chunks(io.BytesIO(b"x\n" * 5 + b"\xff\n"), "a.txt", 2))
+def test_bytes_that_are_not_utf8_are_replaced_and_told(caplog: pytest.LogCaptureFixture) -> None:
+    data = b"one\ntwo\nM\xfcnchen\nfour\n"
+    chunks = read_chunks(io.BytesIO(data), "standard input", 2)
+    assert list(chunks) == [["one", "two"], ["M\ufffdnchen", "four"]]
+    assert "UTF-8, but standard input line 3 has the byte 0xfc at column 2" in caplog.text
 
 
 def test_a_slow_writer_gets_answers_before_it_goes_on() -> None:

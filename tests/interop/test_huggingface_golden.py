@@ -11,7 +11,10 @@ from torch.testing import assert_close
 from mtmoe.checkpoint.fairseq_file import load_checkpoint
 from mtmoe.cli.main import main
 from mtmoe.data.batching import source_tags, tag_source
-from mtmoe.inference.beam_search import LIMIT_EXTRA, LIMIT_FACTOR, SearchRules, search
+from mtmoe.inference.beam_search import search
+from mtmoe.inference.constraints import LIMIT_EXTRA, LIMIT_FACTOR
+from mtmoe.inference.hypotheses import Task
+from mtmoe.inference.search_config import SearchConfig
 from mtmoe.interop.huggingface_tokenizer import read_tokenizer
 from mtmoe.interop.safetensors_file import read_header
 from tests.interop.foreign_models import LANGUAGES, padded_ids, real_lines
@@ -49,11 +52,16 @@ def test_translations_are_theirs(golden, beam):
     source_lang, target_lang = LANGUAGES[1], LANGUAGES[0]
     tags = source_tags(vocabulary, checkpoint.encoder_tags, source_lang, target_lang)
     forbidden = torch.tensor([0, 1, 3, *(vocabulary.tag(code) for code in vocabulary.languages)])
-    rules = SearchRules((EOS, vocabulary.tag(target_lang)), forbidden, beam)
+    tag = torch.tensor([vocabulary.tag(target_lang)])
     lines = [tag_source(tags, ids) for ids in vocabulary.encode(real_lines()[:LINES])]
     assert [[order[i] for i in ids] for ids in lines] == expected["ids"]
     for ids, theirs in zip(lines, expected["hypotheses"][str(beam)], strict=True):
-        found = [order[i] for i in search(model, torch.tensor([ids]), rules)[0].ids]
+        found = [
+            order[i]
+            for i in search(
+                model, Task(torch.tensor([ids]), tag, forbidden, (EOS,)), SearchConfig(beam=beam)
+            )[0][0].ids
+        ]
         pieces = theirs[2:]
         pieces = pieces[: pieces.index(EOS)] if EOS in pieces else pieces
         assert found == pieces[: LIMIT_FACTOR * len(ids) + LIMIT_EXTRA]
