@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from mtmoe.parallel.slices import gather_whole, slices_of, stored_part
 
 
-def gather_weights(model: nn.Module) -> dict[str, Tensor]:
-    """The whole model's state on the host of rank 0; {} on the other ranks.
+def gather_weights(model: nn.Module) -> dict[str, Tensor] | None:
+    """The whole model's state on the host of rank 0; None on the other ranks.
 
     Parameters are gathered one by one, so a rank holds at most one of them whole. Collective:
     every rank must call it.
@@ -23,7 +23,7 @@ def gather_weights(model: nn.Module) -> dict[str, Tensor]:
         found = gather_whole(stored_part(tensor), tensor)
         if dist.get_rank() == 0:
             whole[name] = found.cpu().clone()
-    return whole
+    return whole if dist.get_rank() == 0 else None
 
 
 @torch.no_grad()
@@ -36,10 +36,10 @@ def load_weights(model: nn.Module, whole: Mapping[str, Tensor]) -> None:
         stored_part(tensor).copy_(whole[name][slices_of(tensor)])
 
 
-def gather_adam(state: dict[str, Any], parameters: Sequence[Tensor]) -> dict[str, Any]:
-    """The whole state of Adam on the host of rank 0, as `torch.optim.Adam.state_dict` has it.
+def gather_adam(state: dict[str, Any], parameters: Sequence[Tensor]) -> dict[str, Any] | None:
+    """The whole state of Adam on the host of rank 0, None on the others.
 
-    Collective: every rank must call it.
+    It is laid out as that of `torch.optim.Adam`. Collective: every rank must call it.
 
     Args:
         state: the state dict of this rank, whose averages lie as the parameters do.
@@ -52,7 +52,7 @@ def gather_adam(state: dict[str, Any], parameters: Sequence[Tensor]) -> dict[str
             key: _gather_value(value, like) if isinstance(value, Tensor) else value
             for key, value in values.items()
         }
-    return {**state, "state": whole if dist.get_rank() == 0 else {}}
+    return {**state, "state": whole} if dist.get_rank() == 0 else None
 
 
 def _gather_value(value: Tensor, like: Tensor) -> Tensor:

@@ -17,8 +17,8 @@ class Task:
     source: Tensor  # (N, S) int64 with tags and end, padded on the right
     start: Tensor  # (N,) int64 what the decoder reads first: the target language's tag
     forbidden: Tensor  # (M,) int64 ids that are never emitted
-    lead: tuple[int, ...] = ()  # ids that stand before `start`, in models of other programs
     prefix: Tensor | None = None  # (N, S') int64 that outputs begin with, PAD after its end
+    lead: tuple[int, ...] = ()  # ids that stand before `start`, in models of other programs
 
     def unread(self, tokens: Tensor, is_first: bool) -> Tensor:
         """(B * K, 1) the last of `tokens`, (B, K, S), which the decoder reads next.

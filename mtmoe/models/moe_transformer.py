@@ -96,6 +96,7 @@ class MoeTransformer(BaseFairseqModel):
 
     def gather(self) -> None:
         """Bring the whole network to rank 0 for the next `state_dict`; every rank must call it."""
+        self._whole = None  # `state_dict` is to give what this rank holds
         self._whole = gather_weights(self)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:

@@ -150,5 +150,5 @@ class Attention(nn.Module):
         return out
 
     def _split_heads(self, x: Tensor) -> Tensor:
-        B, S, _ = x.shape
-        return x.view(B, S, -1, self.head_dim).transpose(1, 2)
+        B, S, width = x.shape
+        return x.view(B, S, width // self.head_dim, self.head_dim).transpose(1, 2)

@@ -4,16 +4,40 @@ from __future__ import annotations
 
 import logging
 import os
+from argparse import Namespace
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
 import torch
+from fairseq.distributed.utils import _TensorPlaceholder
+from omegaconf import DictConfig, ListConfig
+from omegaconf.base import ContainerMetadata, Metadata
+from omegaconf.nodes import AnyNode
 
 from mtmoe.config import MeshConfig, Zero
 from mtmoe.errors import LayoutError
 from mtmoe.parallel.mesh import Mesh, make_mesh
 
 logger = logging.getLogger(__name__)
+
+# What rank 0's broadcast of a checkpoint holds beside tensors: settings, and fairseq's own mark.
+torch.serialization.add_safe_globals(
+    [
+        Namespace,
+        DictConfig,
+        ListConfig,
+        ContainerMetadata,
+        Metadata,
+        AnyNode,
+        Any,
+        defaultdict,
+        dict,
+        int,
+        list,
+        _TensorPlaceholder,
+    ]
+)
 
 
 def start_mesh(config: MeshConfig, is_on_cpu: bool) -> Mesh:

@@ -8,10 +8,11 @@ import torch
 from mtmoe.checkpoint.fairseq_file import load_checkpoint, write_checkpoint
 from mtmoe.cli.main import main
 from mtmoe.data.batching import source_tags, tag_source
-from mtmoe.inference.beam_search import LIMIT_EXTRA, LIMIT_FACTOR
+from mtmoe.inference.constraints import LIMIT_EXTRA, LIMIT_FACTOR
 from mtmoe.inference.engine import Translator
 from mtmoe.interop.one_expert import as_dense
 from mtmoe.surgery.prune import prune_checkpoint
+from mtmoe.surgery.scratch import Scratch
 from tests.inference.tiny_model import write_tiny_checkpoint
 from tests.interop.foreign_models import real_lines
 
@@ -31,7 +32,8 @@ def checkpoint_of(folder, name):
     checkpoint = load_checkpoint(path)
     layers = checkpoint.config.moe_layer_names
     if layers:
-        write_checkpoint(path, prune_checkpoint(checkpoint, [torch.tensor([1])] * len(layers)))
+        kept = [torch.tensor([1])] * len(layers)
+        write_checkpoint(path, prune_checkpoint(checkpoint, kept, Scratch(folder)))
     return path
 
 

@@ -59,7 +59,9 @@ def test_translations_are_theirs(golden, beam):
         found = [
             order[i]
             for i in search(
-                model, Task(torch.tensor([ids]), tag, forbidden, (EOS,)), SearchConfig(beam=beam)
+                model,
+                Task(torch.tensor([ids]), tag, forbidden, lead=(EOS,)),
+                SearchConfig(beam=beam),
             )[0][0].ids
         ]
         pieces = theirs[2:]

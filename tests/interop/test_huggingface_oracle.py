@@ -15,7 +15,7 @@ from torch.testing import assert_close
 from mtmoe.checkpoint.fairseq_file import load_checkpoint
 from mtmoe.cli.main import main
 from mtmoe.data.batching import source_tags, tag_source
-from mtmoe.inference.beam_search import LIMIT_EXTRA, LIMIT_FACTOR
+from mtmoe.inference.constraints import LIMIT_EXTRA, LIMIT_FACTOR
 from mtmoe.inference.engine import Translator
 from mtmoe.interop.huggingface_tokenizer import plan_layout, read_tokenizer, their_code
 from tests.inference.tiny_model import write_tiny_checkpoint
@@ -30,7 +30,7 @@ from tests.interop.foreign_models import (
 )
 from tests.interop.oracles import HF, ask
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 BEAMS = [1, 4]
 EOS, PAD = 2, 1
 ABSOLUTE = 1e-5

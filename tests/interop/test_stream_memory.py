@@ -12,7 +12,7 @@ ROWS = 50_000
 SLACK = 40_000_000  # bytes: names, buffers
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_memory_grows_with_the_largest_tensor_only(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "tests.interop.stream_memory", str(tmp_path), str(ROWS)],

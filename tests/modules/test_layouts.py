@@ -132,7 +132,7 @@ def test_layout_equals_one_process(sizes, settings):
     run_layout(sizes, settings)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("zero", list(Zero))
 @pytest.mark.parametrize("sizes", LAYOUTS)
 def test_every_layout_equals_one_process(sizes, zero):

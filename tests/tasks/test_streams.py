@@ -10,7 +10,7 @@ import pytest
 import torch
 from fairseq.logging import metrics
 
-from data_prep.binarise import write_mmap
+from data_prep.mmap_files import write_mmap
 from data_prep.vocabulary import add_task_symbols
 from mtmoe.checkpoint.fairseq_file import load_checkpoint
 from mtmoe.config import BatchMix, EncoderTags, MultitaskConfig, SamplingConfig, TaskTokens

@@ -48,7 +48,7 @@ def write_folder(folder, toy_data, num_pairs, num_sentences):
     return len(pieces) + len(SPECIAL_SYMBOLS)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_thousand_files_start_in_seconds_and_little_memory(toy_data, tmp_path):
     write_folder(tmp_path, toy_data, NUM_PAIRS, NUM_SENTENCES)
     options = ["--max-update", "2", "--epoch-updates", "20", "--sampling-temperature", "5"]
