@@ -15,6 +15,8 @@ from mtmoe.modules.linear import ColumnLinear, RowLinear
 from mtmoe.modules.router import Routing
 from mtmoe.ops.backend import Backend
 from mtmoe.ops.buffers import BufferPool
+from mtmoe.ops.cpu_padded import MAX_MEAN_ROWS
+from mtmoe.ops.cpu_shared import SharedWeights
 from mtmoe.ops.dispatch import Permutation
 from mtmoe.ops.expert_ffn import ExpertWeights, activate
 from mtmoe.parallel.collectives import sum_gradient, sum_over
@@ -41,6 +43,12 @@ class FeedForward(nn.Module):
         self.fc_gate = ColumnLinear(config.embed_dim, ffn_dim, bias=False) if is_gated else None
         self.fc_out = RowLinear(ffn_dim, config.embed_dim, tensor_axis)
         self.activation_dropout = config.activation_dropout
+
+    @property
+    def weights(self) -> SharedWeights:
+        """What the ops need of a network that is whole on this rank, and ungated."""
+        maps = (self.fc_in, self.fc_out)
+        return SharedWeights(*(local_part(w) for m in maps for w in (m.weight, m.bias)))
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) to (..., D)."""
@@ -100,17 +108,43 @@ class Experts(nn.Module):
         """The dropout of hidden numbers: none in evaluation."""
         return self.activation_dropout if self.training else 0.0
 
-    def forward(self, x: Tensor, routing: Routing, backend: Backend) -> Tensor:
+    def can_join(self, shared: FeedForward, num_tokens: int, backend: Backend) -> bool:
+        """Whether `forward` takes `shared`, for tokens of one choice each.
+
+        Few rows an expert are faster by `mtmoe.ops.cpu_padded`.
+        """
+        is_whole = self.mesh.expert.size == self.mesh.tensor.size == 1
+        is_plain = self.activation is Activation.relu and self.active_dropout == 0
+        has_few_rows = torch.is_grad_enabled() and num_tokens <= MAX_MEAN_ROWS * self.w_in.shape[0]
+        return backend.fused_shared is not None and is_whole and is_plain and not has_few_rows
+
+    def forward(
+        self,
+        x: Tensor,
+        routing: Routing,
+        backend: Backend,
+        shared: SharedWeights | None = None,
+        real: Tensor | None = None,
+    ) -> Tensor:
         """The (T, D) weighted sums of what each token's experts make of it.
 
         Collective over the expert and tensor axes, forward and backward: a rank without tokens
         must call it.
+
+        Args:
+            shared: a network whose output is added, where `can_join`; `x` then may hold all
+                positions of a batch, of which `real` are the T tokens.
         """
         order = backend.sort_by_expert(routing.expert, routing.slot, routing.probs.shape[1])
+        if shared is not None:
+            assert backend.fused_shared is not None, "can_join says so"
+            weight, own = routing.weight, self.weights
+            y: Tensor = backend.fused_shared(x, weight, order, own, shared, self.pool, real)
+            return y
         if self.mesh.expert.size > 1:
             return self._run_on_all_ranks(x, routing, order, backend)
         tensor = self.mesh.tensor
-        y = backend.run_experts(
+        total = backend.run_experts(
             sum_gradient(x, tensor),
             sum_gradient(routing.weight, tensor),
             order,
@@ -119,7 +153,7 @@ class Experts(nn.Module):
             self.active_dropout,
             self.pool,
         )
-        return sum_over(y, tensor)
+        return sum_over(total, tensor)
 
     def _run_on_all_ranks(
         self, x: Tensor, routing: Routing, order: Permutation, backend: Backend

@@ -12,7 +12,8 @@ from mtmoe.modules.experts import Experts, FeedForward
 from mtmoe.modules.router import Router, Routing, skip_experts
 from mtmoe.modules.shared_gate import SharedGate
 from mtmoe.modules.tokens import Tokens
-from mtmoe.ops.backend import select_backend
+from mtmoe.ops.backend import Backend, select_backend
+from mtmoe.ops.cpu_shared import SharedWeights
 from mtmoe.ops.routing import RouterKey, layer_generator, mix_seed
 from mtmoe.parallel.mesh import ONE_PROCESS, Mesh
 
@@ -63,17 +64,55 @@ class MoELayer(nn.Module):
         Returns:
             (B, S, D), and the routing of the T real tokens.
         """
-        y, routing = self._process(tokens.gather(x), tokens, key)
+        backend = select_backend(self.backend, x.device, self.experts.active_dropout)
+        if self.shared is not None and self._is_joint(self.shared, tokens, backend):
+            return self._process_jointly(x, tokens, key, self.shared.weights, backend)
+        y, routing = self._process(tokens.gather(x), tokens, key, backend)
         return tokens.scatter(y), routing
 
-    def _process(self, x: Tensor, tokens: Tokens, key: RouterKey | None) -> tuple[Tensor, Routing]:
-        generator = None
-        if self.training and key is not None:
-            generator = layer_generator(key.share, self.layer_index, x.device)
-        backend = select_backend(self.backend, x.device, self.experts.active_dropout)
+    def _is_joint(self, shared: FeedForward, tokens: Tokens, backend: Backend) -> bool:
+        """Whether experts and shared network are computed in one step."""
+        router = self.router
+        has_one_choice = router.choose_by is ChooseBy.token and router.config.top_k == 1
+        is_added = self.shared_gate is None
+        return has_one_choice and is_added and self.experts.can_join(shared, len(tokens), backend)
+
+    def _process_jointly(
+        self,
+        x: Tensor,
+        tokens: Tokens,
+        key: RouterKey | None,
+        shared: SharedWeights,
+        backend: Backend,
+    ) -> tuple[Tensor, Routing]:
+        """`forward` where the step of experts and shared network leaves padding out by itself."""
+        flat = x.reshape(-1, x.shape[-1])
+        read = flat if self.router.reads_only_tokens else tokens.gather(x)
+        routing = self._route(read, tokens, key, self._generator(key, x.device), backend)
+        y = self.experts(flat, routing, backend, shared, tokens.real)
+        return y.view(x.shape), routing
+
+    def _generator(self, key: RouterKey | None, device: torch.device) -> torch.Generator | None:
+        if not self.training or key is None:
+            return None
+        return layer_generator(key.share, self.layer_index, device)
+
+    def _route(
+        self,
+        x: Tensor,
+        tokens: Tokens,
+        key: RouterKey | None,
+        generator: torch.Generator | None,
+        backend: Backend,
+    ) -> Routing:
         routing: Routing = self.router(x, tokens, generator, backend)
-        if self._is_skipped(key):
-            routing = skip_experts(routing)
+        return skip_experts(routing) if self._is_skipped(key) else routing
+
+    def _process(
+        self, x: Tensor, tokens: Tokens, key: RouterKey | None, backend: Backend
+    ) -> tuple[Tensor, Routing]:
+        generator = self._generator(key, x.device)
+        routing = self._route(x, tokens, key, generator, backend)
         y = self.experts(x, routing, backend)
         if self.shared is None:
             return y, routing

@@ -97,7 +97,7 @@ class Router(nn.Module):
         nothing is dropped unless `eval_capacity_factor` asks for it.
 
         Args:
-            x: (T, D).
+            x: (T, D); or where `reads_only_tokens`, (B * S, D) with padding, which it leaves out.
             tokens: says to which sentence each of the T tokens belongs.
             generator: random numbers of this layer and step; needed in training if the config
                 asks for any.
@@ -105,10 +105,18 @@ class Router(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             read = self._read(x, tokens, generator)
             by_expert = at_least_float32(self.weight) @ read.t()  # (E, T): a CPU's softmax is ten
+            if tokens.real is not None and tokens.real.shape[0] < by_expert.shape[1]:
+                by_expert = by_expert.index_select(1, tokens.real)
             scores, probs = by_expert.t(), by_expert.softmax(0).t()  # times slower over short rows
             if self.choose_by is ChooseBy.expert:
                 return self._let_experts_choose(scores, probs, tokens)
             return self._let_tokens_choose(scores, probs, generator, backend)
+
+    @property
+    def reads_only_tokens(self) -> bool:
+        """Whether each score depends on one row of `x` and nothing else."""
+        has_noise = self.training and self.config.jitter > 0
+        return self.config.router_input is RouterInput.token and not has_noise
 
     def _read(self, x: Tensor, tokens: Tokens, generator: torch.Generator | None) -> Tensor:
         """What the scores are computed from, (T, D)."""

@@ -27,6 +27,10 @@ class Tokens:
         flat = is_real.flatten().nonzero().squeeze(1)
         return Tokens(shape, is_real[:, None, None, :], flat, languages)
 
+    def __len__(self) -> int:
+        """T."""
+        return self.shape[0] * self.shape[1] if self.real is None else self.real.shape[0]
+
     def select(self, rows: Tensor) -> Tokens:
         """What attention and routers' languages need of the sentences `rows`, (B',) int64."""
         parts = (self.visible, self.languages)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mtmoe.config import Activation, BackendChoice
 from mtmoe.errors import ConfigError
-from mtmoe.ops import cpu_experts, dispatch, expert_ffn, routing
+from mtmoe.ops import cpu_experts, cpu_shared, dispatch, expert_ffn, routing
 from mtmoe.ops.buffers import BufferPool
 from mtmoe.ops.dispatch import Permutation
 from mtmoe.ops.expert_ffn import ExpertWeights
@@ -33,6 +33,7 @@ class Backend:
     expert_ffn: Callable[..., Tensor]  # mtmoe.ops.expert_ffn.expert_ffn
     combine: Callable[[Tensor, Tensor, Permutation], Tensor]
     fused: Callable[..., Tensor] | None = None  # mtmoe.ops.cpu_experts.fused_experts
+    fused_shared: Callable[..., Tensor] | None = None  # mtmoe.ops.cpu_shared.fused_shared
 
     def run_experts(
         self,
@@ -80,6 +81,7 @@ CPU = Backend(
     expert_ffn.expert_ffn,
     dispatch.combine,
     fused=cpu_experts.fused_experts,
+    fused_shared=cpu_shared.fused_shared,
 )
 
 

@@ -100,37 +100,40 @@ class ExpertPass:
             (R, D), and the gradients of all weights in their dtype.
         """
         w, dtype = self.weights, rows.dtype
-        d = ExpertWeights._make(self._gradient(name, t) for name, t in w._asdict().items())
+        memory = (
+            None if t is None else gradient_memory(name, t, self.blocks, self.buffers)
+            for name, t in w._asdict().items()
+        )
+        d = ExpertWeights._make(memory)
         d_rows = torch.empty_like(rows)
         for e, block in self.blocks:
             x, h, g_e = rows[block], hidden[block], g[block]
             gate_e = None if gate is None else gate[block]
             a = h if self.activation is Activation.relu else activate(h, gate_e, self.activation)
-            _product(a.t(), g_e, d.w_out[e])
+            product_into(d.w_out[e], a.t(), g_e)
             d.b_out[e] = g_e.sum(0)
             da = g_e @ w.w_out[e].to(dtype).t()
             dh, d_gate = activation_gradient(da, h, gate_e, self.activation)
-            _product(x.t(), dh, d.w_in[e])
+            product_into(d.w_in[e], x.t(), dh)
             d.b_in[e] = dh.sum(0)
             torch.mm(dh, w.w_in[e].to(dtype).t(), out=d_rows[block])
             if d_gate is not None:
                 assert w.w_gate is not None
                 assert d.w_gate is not None
-                _product(x.t(), d_gate, d.w_gate[e])
+                product_into(d.w_gate[e], x.t(), d_gate)
                 d_rows[block].addmm_(d_gate, w.w_gate[e].to(dtype).t())
         return d_rows, d
 
-    def _gradient(self, name: str, weight: Tensor | None) -> Tensor | None:
-        """Memory for the gradient of a weight, 0 for experts without rows."""
-        if weight is None:
-            return None
-        gradient = self.buffers.empty(name, weight, *weight.shape)
-        for e in self.blocks.unused:
-            gradient[e].zero_()
-        return gradient
+
+def gradient_memory(name: str, weight: Tensor, blocks: Blocks, buffers: BufferPool) -> Tensor:
+    """Memory for the gradient of stacked weights, 0 for experts without rows."""
+    gradient = buffers.empty(name, weight, *weight.shape)
+    for e in blocks.unused:
+        gradient[e].zero_()
+    return gradient
 
 
-def _product(a: Tensor, b: Tensor, out: Tensor) -> None:
+def product_into(out: Tensor, a: Tensor, b: Tensor) -> None:
     """out = a @ b, rounded to the dtype of `out` at the end."""
     if out.dtype == a.dtype:
         torch.mm(a, b, out=out)
