@@ -27,6 +27,7 @@ COMMANDS = {
     "convert": "take models over from Hugging Face and fairseq, and hand them on",
     "score": "say how likely given translations are",
     "languages": "list what a model translates",
+    "doctor": "say whether a layout of ranks trains as one process does; under torchrun",
 }
 
 
@@ -47,8 +48,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: list[str]) -> None:
     called = next((word for word in argv if not word.startswith("-")), None)
-    args = _build_parser(called).parse_args(argv)
-    _import_command(args.command).run(args)
+    parser = _build_parser(called)
+    args, others = parser.parse_known_args(argv)
+    command = _import_command(args.command)
+    if others and not getattr(command, "TAKES_OTHER_OPTIONS", False):
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
+    command.run(args)
 
 
 def _import_command(name: str) -> Any:

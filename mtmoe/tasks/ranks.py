@@ -79,3 +79,17 @@ def count_once(mesh: Mesh, logs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     if tensor == 1:
         return logs
     return [{key: value / tensor for key, value in log.items()} for log in logs]
+
+
+def check_saving(mesh: Mesh, cfg: Any) -> None:
+    """Refuse what fairseq would save from rank 0 alone.
+
+    Raises:
+        LayoutError: names the option.
+    """
+    for name in ("no_save_optimizer_state", "store_ema"):
+        if mesh.devices is not None and getattr(cfg, name):
+            raise LayoutError(
+                f"{name} must be off where several ranks hold the model, but is on: fairseq would "
+                "save rank 0's part only. Leave it out."
+            )

@@ -113,9 +113,17 @@ def test_a_rank_that_is_killed_ends_the_job_and_the_last_checkpoint_resumes(data
     assert state["optimizer_history"][-1]["num_updates"] == 30
 
 
+REFUSED = {
+    "--expert-parallel-size=3": "must divide the number of ranks (2), but is 3 * 1",
+    "--no-save-optimizer-state": "no_save_optimizer_state must be off where several ranks",
+}
+
+
 @pytest.mark.slow
-def test_sizes_that_do_not_divide_are_one_sentence(data, tmp_path):
-    process = start(2, data, tmp_path / "run", "--expert-parallel-size", "3")
+@pytest.mark.parametrize("option", list(REFUSED))
+def test_what_cannot_work_is_one_sentence(data, tmp_path, option):
+    process = start(2, data, tmp_path / "run", option)
     out = process.communicate(timeout=100)[0]
     assert process.returncode
-    assert "expert_parallel_size * tensor_parallel_size must divide the number of ranks (2)" in out
+    assert REFUSED[option] in out
+    assert "multitask_translation.py" not in out, "no traceback"
