@@ -64,8 +64,16 @@ class TokenOrder:
         rows[-1].zero_()
         return rows
 
-    def blocks(self, *tensors: Tensor) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
-        """(number, its rows of each tensor) of each expert that has any; tensors have >= R rows."""
+    def blocks(
+        self, rows: tuple[Tensor, ...], stacks: tuple[Tensor, ...]
+    ) -> Iterator[tuple[Tensor, ...]]:
+        """What belongs to an expert, for each expert that has rows.
+
+        Args:
+            rows: (R or more, ...) tensors, of which it gets its rows.
+            stacks: (E, ...) tensors, of which it gets one part each.
+        """
         R = self.num_rows
-        parts = zip(*(torch.split(tensor[:R], self.sizes) for tensor in tensors), strict=True)
-        return ((e, part) for e, part in enumerate(parts) if self.sizes[e])
+        split = [torch.split(tensor[:R], self.sizes) for tensor in rows]
+        parts = zip(*split, *(stack.unbind() for stack in stacks), strict=True)
+        return (part for size, part in zip(self.sizes, parts, strict=True) if size)

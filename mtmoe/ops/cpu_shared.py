@@ -85,9 +85,10 @@ class _FusedShared(torch.autograd.Function):
         dense = _shared_forward(rows, shared, buffers, out[: order.num_tokens])
         hidden = buffers.empty("hidden", rows, order.num_rows, experts.w_in.shape[2])
         expert_out = buffers.empty("expert_out", rows, order.num_rows, x.shape[1])
-        for e, (x_e, p_e, a, y, total) in order.blocks(rows, p, hidden, expert_out, out):
-            torch.addmm(experts.b_in[e], x_e, experts.w_in[e], out=a).relu_()
-            torch.addmm(experts.b_out[e], a, experts.w_out[e], out=y)
+        blocks = order.blocks((rows, p, hidden, expert_out, out), experts[:4])
+        for x_e, p_e, a, y, total, w_in, b_in, w_out, b_out in blocks:
+            torch.addmm(b_in, x_e, w_in, out=a).relu_()
+            torch.addmm(b_out, a, w_out, out=y)
             total.addcmul_(y, p_e)
         ctx.save_for_backward(rows, p, dense, hidden, expert_out, *leaves)
         ctx.order, ctx.buffers, ctx.dtypes = order, buffers, (x.dtype, weight.dtype)
@@ -159,11 +160,14 @@ def _experts_backward(
         None if t is None else gradient_memory(name, t, blocks, buffers)
         for name, t in like._asdict().items()
     )
-    for e, (x, a, g, d_rows) in order.blocks(*tensors):
-        product_into(d.w_out[e], a.t(), g)
-        d.b_out[e] = g.sum(0)
-        da, _ = activation_gradient(g @ w.w_out[e].t(), a, None, Activation.relu)
-        product_into(d.w_in[e], x.t(), da)
-        d.b_in[e] = da.sum(0)
-        d_rows.addmm_(da, w.w_in[e].t())
+    stacks = (w.w_in.mT, w.w_out.mT, *d[:4])
+    for x, a, g, d_rows, w_in_t, w_out_t, d_w_in, d_b_in, d_w_out, d_b_out in order.blocks(
+        tensors, stacks
+    ):
+        product_into(d_w_out, a.t(), g)
+        d_b_out.copy_(g.sum(0))
+        da, _ = activation_gradient(g @ w_out_t, a, None, Activation.relu)
+        product_into(d_w_in, x.t(), da)
+        d_b_in.copy_(da.sum(0))
+        d_rows.addmm_(da, w_in_t)
     return d

@@ -20,6 +20,7 @@ from mtmoe.config import (
     TransformerConfig,
     Zero,
 )
+from mtmoe.modules import experts
 from mtmoe.modules import router as router_module
 from mtmoe.modules.moe_layer import MoELayer
 from mtmoe.modules.transformer import Transformer
@@ -96,6 +97,13 @@ def assert_equal(found, expected):
 @pytest.mark.parametrize("case", list(CASES))
 def test_gradients_are_bit_equal(case, mode):
     assert_equal(gradients(build(mode, CASES[case])), gradients(build(NONE, CASES[case])))
+
+
+@pytest.mark.parametrize("mode", [FULL, KEEP])
+def test_gradients_are_bit_equal_where_experts_and_shared_network_are_one_step(mode, monkeypatch):
+    monkeypatch.setattr(experts, "MAX_MEAN_ROWS", 0)
+    settings = {"shared_ffn_dim": 8, "router": {"top_k": 1, "capacity_factor": 0.7}}
+    assert_equal(gradients(build(mode, settings), 2), gradients(build(NONE, settings), 2))
 
 
 @pytest.mark.parametrize("mode", [FULL, KEEP])

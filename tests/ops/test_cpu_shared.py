@@ -159,7 +159,7 @@ def test_order_restores_what_it_sorts_and_leaves_padding_zero():
     order.sort(x, rows[:-1])
     expected = torch.zeros_like(x).index_copy(0, real, x[real])
     torch.testing.assert_close(order.restore(rows), expected)
-    for e, (part,) in order.blocks(order.token):
+    for part, (e,) in order.blocks((order.token,), (torch.arange(3)[:, None],)):
         assert (
             part.tolist() == permutation.token[permutation.counts[:e].sum() :][: len(part)].tolist()
         )
