@@ -140,6 +140,6 @@ def test_every_layout_equals_one_process(sizes, zero):
     run_layout(sizes, ("dropless", zero, False, 2, 1))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_eight_ranks_equal_one_process():
     run_layout((2, 2, 2), ("rts", Zero.parameters, True, 1, None))

@@ -128,7 +128,7 @@ def test_sourcing_stops_a_careful_script(project: Path, tmp_path: Path) -> None:
     assert (result.returncode, result.stdout) == (2, "")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_installs_once_and_again_only_when_something_changed(project: Path, tmp_path: Path) -> None:
     env = make_tools(tmp_path, python3_11=NO_PYTHON, python3=ANY_PYTHON)
     first = run_setup(project, env)
@@ -152,7 +152,7 @@ def test_installs_once_and_again_only_when_something_changed(project: Path, tmp_
     assert used.stdout.strip() == str(project / ".venv")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_killed_installation_is_made_anew_and_two_at_once_make_one(
     project: Path, tmp_path: Path
 ) -> None:

@@ -45,7 +45,7 @@ SETTINGS = {
 COMMANDS = ("prune", "aggregate", "upcycle")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("command", COMMANDS)
 def test_anonymous_memory_stays_below_two_layers_of_the_model(tmp_path, command):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -73,26 +74,32 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="module")
 def alone(data, tmp_path_factory):
     """One process that takes the ranks' batches as micro-batches, after 5 and after 10 updates."""
-    folder, states = tmp_path_factory.mktemp("alone"), {}
-    for count in (1, 2):
-        options = ["--update-freq", str(count), "--max-update"]
-        states[count, 5] = train(1, data, folder / str(count), *options, "5")
-        states[count, 10] = train(1, data, folder / str(count), *options, "10")
-    return states
+    folder = tmp_path_factory.mktemp("alone")
+
+    @functools.cache
+    def trained(count, num_updates):
+        options = ["--update-freq", str(count), "--max-update", str(num_updates)]
+        return train(1, data, folder / f"{count}-{num_updates}", *options)
+
+    return trained
+
+
+LONG = pytest.mark.long
+NAMES = [pytest.param(n, marks=() if n == "expert and tensor" else LONG) for n in LAYOUTS]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", list(LAYOUTS))
+@pytest.mark.parametrize("name", NAMES)
 def test_a_layout_trains_as_one_process_and_the_next_one_resumes_it(data, alone, tmp_path, name):
     num_ranks, options = LAYOUTS[name]
     count = batches_of(name)
     found = train(num_ranks, data, tmp_path / "run", *options, "--max-update", "5")
-    check_equal(found, alone[count, 5])
+    check_equal(found, alone(count, 5))
     others = [other for other in LAYOUTS if batches_of(other) == count]
     following = others[(others.index(name) + 1) % len(others)]
     num_ranks, options = LAYOUTS[following]
     found = train(num_ranks, data, tmp_path / "run", *options, "--max-update", "10")
-    check_equal(found, alone[count, 10])
+    check_equal(found, alone(count, 10))
 
 
 @pytest.mark.slow

@@ -41,7 +41,7 @@ def test_tiles_and_host_memory_train_the_same_weights(toy_data, tmp_path, plain_
     assert_equal(weights_of(toy_data, tmp_path / "saving", *NOISY, *options), plain_weights)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_state_on_the_host_resumes_bit_exactly(toy_data, tmp_path):
     options = ["--state-location", "host", "--tile-size", "4096", "--adam-kind", "adam"]
     expected = train(toy_data, tmp_path / "whole", "--max-update", "6", *options)
@@ -57,7 +57,7 @@ def test_tiny_tiles_are_refused_in_one_sentence(toy_data, tmp_path, capsys):
     assert "tile_size must be at least 1000, but is 5." in capsys.readouterr().err
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_master_weights_of_half_precision_train_in_tiles_and_resume(toy_data, tmp_path):
     half = ["--memory-efficient-fp16", "--cpu", "--fp16-init-scale", "1", "--master-weights"]
     tiles = [*half, "--tile-size", "1000", "--state-location", "host"]

@@ -12,7 +12,7 @@ from mtmoe.cli.main import main
 from mtmoe.inference.engine import Translator
 from tests.fairseq_run import train
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 COMMON = ["--directions", "aa-bb", "--top-k", "2", "--shared-ffn-dim", "0"]
 BY_LAYER = ["--num-experts", "3", "--experts-by-layer", "3,3,2,2"]
 
