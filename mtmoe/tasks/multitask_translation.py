@@ -22,7 +22,7 @@ from mtmoe.data.batching import source_tags
 from mtmoe.data.mixture import TRANSLATION, Mixture, Stream
 from mtmoe.data.sampler import Budget
 from mtmoe.data.schedule import parse_table
-from mtmoe.errors import ConfigError, DataError
+from mtmoe.errors import ConfigError, DataError, uninterrupted
 from mtmoe.fairseq_view import core_config, fairseq_view, one_sentence
 from mtmoe.ops.routing import RouterKey
 from mtmoe.tasks.data_bin import choose_directions, find_pairs, load_side, load_vocabulary
@@ -253,7 +253,7 @@ class MultitaskTranslationTask(FairseqTask):
         self._step = (update_num, micro)
         number = micro * self.mesh.batch.size + self.mesh.batch.rank
         model.set_router_key(RouterKey.of(self.seed, update_num, number))
-        with one_sentence():
+        with one_sentence(), uninterrupted():
             loss, size, log = super().train_step(
                 sample, model, criterion, optimizer, update_num, ignore_grad
             )

@@ -89,7 +89,7 @@ def test_the_command_says_its_verdict():
     assert done.stdout.splitlines()[-1].startswith("data 1 x expert 2 x tensor 1 agrees with one")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_layout_that_does_not_fit_is_one_sentence():
     done = doctor(2, "--tensor-parallel-size", "2", "--ffn-dim", "27")
     assert done.returncode

@@ -14,7 +14,7 @@ import pytest
 MAX_SHARED_BYTES = {80: 163 * 1024, 90: 227 * 1024}  # of a block: CUDA programming guide
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_kernel_compiles_without_spills_and_fits_into_shared_memory(tmp_path):
     """In a process of its own: compiling needs a driver that pretends."""
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
