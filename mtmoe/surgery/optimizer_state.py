@@ -23,7 +23,7 @@ def slice_moments(
     An expert's moments belong to its weights alone, so those of the rows that stay are still right.
 
     Args:
-        state: the whole file before; its optimizer has one entry a parameter, in their order.
+        state: the whole file before; its optimizer numbers the parameters in their order.
         rows: by weight that loses rows, (K,) int64 those that stay.
 
     Raises:
@@ -33,17 +33,19 @@ def slice_moments(
     names = [name for name in weights if name.rpartition(".")[2] not in BUFFERS]
     optimizer = state.get(OPTIMIZER_STATE) or {}
     entries = optimizer.get("state", {})
-    if set(entries) != set(range(len(names))):
+    found = sum(len(group["params"]) for group in optimizer.get("param_groups", ()))
+    if not entries or found != len(names):
         raise CheckpointError(
             f"{OPTIMIZER_STATE} must have an entry for each of the {len(names)} weights to be "
-            f"kept, but has {len(entries)}. Leave --keep-optimizer out."
+            f"kept, but has {found if entries else 0}. Leave --keep-optimizer out."
         )
     sliced = {}
-    for number, name in enumerate(names):
-        entry = entries[number]
-        if name in rows:
-            entry = _slice(entry, weights[name].shape, rows[name], scratch)
-        sliced[number] = entry
+    for number, entry in entries.items():  # weights that never had a gradient have none
+        name = names[number]
+        is_cut = name in rows
+        sliced[number] = (
+            _slice(entry, weights[name].shape, rows[name], scratch) if is_cut else entry
+        )
     return {**optimizer, "state": sliced}
 
 

@@ -12,7 +12,7 @@ from mtmoe.cli.main import main
 from mtmoe.inference.engine import Translator
 from tests.fairseq_run import train
 
-pytestmark = pytest.mark.long
+pytestmark = pytest.mark.slow
 COMMON = ["--directions", "aa-bb", "--top-k", "2", "--shared-ffn-dim", "0"]
 BY_LAYER = ["--num-experts", "3", "--experts-by-layer", "3,3,2,2"]
 
@@ -65,6 +65,9 @@ def test_moments_of_what_stays_are_what_they_were(pruned):
     after = torch.load(pruned / "whole.pt", weights_only=True)
     names = [name for name in before["model"] if name != "vocabulary_digest"]
     for number, name in enumerate(names):
+        if number not in before["last_optimizer_state"]["state"]:
+            assert name.endswith("key.bias"), "which have no gradient"
+            continue
         old, new = (s["last_optimizer_state"]["state"][number] for s in (before, after))
         weight, rest = before["model"][name], after["model"][name]
         for key in ("exp_avg", "exp_avg_sq"):
