@@ -18,6 +18,7 @@ TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 MAX_MEMBERS = 100_000
 MAX_MEMBER_BYTES = 1 << 26  # of one that is read as a whole
 UNSAFE = re.compile(r"(^|/)\.\.(/|$)|^/|^[A-Za-z]:|[\\\0]")
+# RuntimeError: a member is encrypted; NotImplementedError: packed in a way that Python lacks
 DAMAGE = (zipfile.BadZipFile, tarfile.TarError, NotImplementedError, RuntimeError)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import zip_longest
@@ -42,7 +43,7 @@ def _file_corpus(number: int, entry: FilePair) -> Corpus:
         for side in (entry.source, entry.target)
     }
     pair = pair_name(*entry.pair.split("-"))
-    read = lambda counts: extract_files(entry, counts)  # noqa: E731
+    read = functools.partial(extract_files, entry)
     return Corpus(f"files {number}", pair, "unknown", inputs, read)
 
 
@@ -102,7 +103,7 @@ def moses_corpus(settings: CorpusSettings) -> Corpus:
     """
     inputs = {f"{settings.title} {path.name}": path for path in moses_paths(settings)}
     pair = pair_name(*settings.pair.split("-"))
-    read = lambda counts: _read_moses(settings, counts)  # noqa: E731
+    read = functools.partial(_read_moses, settings)
     return Corpus(settings.title, pair, settings.licence, inputs, read)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ def text_corpus(settings: CorpusSettings) -> Corpus:
     """
     path = Path(settings.path)
     check_input("corpora.path", path)
-    read = lambda counts: read_text(settings, counts)  # noqa: E731
+    read = functools.partial(read_text, settings)
     inputs = {settings.title: path}
     return Corpus(settings.title, settings.language, settings.licence, inputs, read)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -28,7 +29,7 @@ def table_corpus(settings: CorpusSettings) -> Corpus:
     path = Path(settings.path)
     check_input("corpora.path", path)
     pair = pair_name(*settings.pair.split("-"))
-    read = lambda counts: read_table(settings, counts)  # noqa: E731
+    read = functools.partial(read_table, settings)
     return Corpus(settings.title, pair, settings.licence, {settings.title: path}, read)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,7 +31,7 @@ def tmx_corpus(settings: CorpusSettings) -> Corpus:
     path = Path(settings.path)
     check_input("corpora.path", path)
     pair = pair_name(*settings.pair.split("-"))
-    read = lambda counts: read_tmx(settings, counts)  # noqa: E731
+    read = functools.partial(read_tmx, settings)
     return Corpus(settings.title, pair, settings.licence, {settings.title: path}, read)
 
 

@@ -14,12 +14,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from mtmoe.config import AdamConfig, AdamKind, StateLocation
 from mtmoe.errors import CheckpointError
 from mtmoe.optim.tiles import Operand, cut_tiles
-from mtmoe.parallel.slices import part_of
+from mtmoe.parallel.slices import part_of, stored_part
 
 
 class TiledAdam(torch.optim.Optimizer):
@@ -150,7 +149,7 @@ class TiledAdam(torch.optim.Optimizer):
 
     def _filled(self, parameter: Tensor, value: Tensor) -> Tensor:
         state = self._zeros(parameter)
-        _flat(state).copy_(value.reshape(-1) if not isinstance(value, DTensor) else _flat(value))
+        _flat(state).copy_(stored_part(value).reshape(-1))
         return state
 
     def consolidate_state_dict(self) -> None:
@@ -238,5 +237,4 @@ def _grad(parameter: Tensor) -> Tensor:
 
 def _flat(tensor: Tensor) -> Tensor:
     """The numbers of this rank, (N,); a view."""
-    local = tensor.to_local() if isinstance(tensor, DTensor) else tensor
-    return local.detach().view(-1)
+    return stored_part(tensor).view(-1)

@@ -21,7 +21,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Shard
 
 from mtmoe.config import Zero
-from mtmoe.parallel.mesh import EXPERT, TENSOR, Mesh
+from mtmoe.parallel.mesh import DATA, EXPERT, TENSOR, Mesh
 from mtmoe.parallel.slices import shard_parameter
 
 
@@ -68,7 +68,7 @@ def _shard_copies(root: nn.Module, units: list[nn.Module], mesh: Mesh, parameter
     of_experts = {p for m in experts for p in m.parameters()}
     if mesh.data.size > 1:
         for module in experts:
-            _wrap(module, mesh.devices["data"], parameters, set())
+            _wrap(module, mesh.devices[DATA], parameters, set())
             module.set_gradient_divide_factor(float(mesh.batch.size))  # type: ignore[operator]
             # gloo has no sum of scaled numbers
             module.set_force_sum_reduction_for_comms(True)  # type: ignore[operator]

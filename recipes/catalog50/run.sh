@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # English with 60 languages and regional variants, from the catalogues of ten packages and Debian's package descriptions.
-# `prepare`: text, vocabulary, data-bin and report.md; CPU, 2 cores: below 15 minutes, the second time seconds.
+# `prepare`: text, vocabulary, data-bin and report.md; its time on the whole text has not been measured.
 # Usage: bash recipes/catalog50/run.sh prepare
 #   OUT=folder     where to put everything (default runs/catalog50 of the repository)
 #   DATA=my.yaml   your own text and languages: see docs/data.md
