@@ -651,3 +651,22 @@ def _convert(item: dataclasses.Field[Any], value: Any) -> Any:
             ", ".join(map(str, kind)) if issubclass(kind, Enum) else f"of type {kind.__name__}"
         )
         raise ConfigError(f"{item.name} must be {allowed}, but is {value}.") from None
+
+
+# Sizes of the literature, and one for two CPU cores; `moe_transformer` has the core's defaults.
+NAMED_SIZES: dict[str, dict[str, Any]] = {
+    "": {},
+    "_tiny": {
+        "encoder_layers": 2, "decoder_layers": 2, "embed_dim": 256, "ffn_dim": 256,
+        "shared_ffn_dim": 256, "attention_heads": 8, "moe_every": 1, "dropout": 0.0,
+    },
+    "_big": {"embed_dim": 1024, "ffn_dim": 4096, "attention_heads": 16, "dropout": 0.3},
+    "_zcode_m3": {  # Kim et al. 2021, arXiv:2109.10465: 10B with 64 experts
+        "encoder_layers": 24, "decoder_layers": 12, "embed_dim": 1024, "ffn_dim": 4096,
+        "attention_heads": 16, "num_experts": 64, "top_k": 1, "capacity_factor": 1.0,
+    },
+    "_nllb_54b": {  # NLLB-200 MoE
+        "encoder_layers": 24, "decoder_layers": 24, "embed_dim": 2048, "ffn_dim": 8192,
+        "attention_heads": 16, "moe_every": 4, "num_experts": 128, "top_k": 2,
+    },
+}  # fmt: skip

@@ -185,9 +185,10 @@ def check_name(name: str) -> None:
     Raises:
         ConfigError: names ours.
     """
-    from mtmoe.models.moe_transformer import MODEL_NAME, SIZES
+    from mtmoe.checkpoint.fairseq_file import MODEL_NAME
+    from mtmoe.config import NAMED_SIZES
 
-    known = [MODEL_NAME + size for size in SIZES]
+    known = [MODEL_NAME + size for size in NAMED_SIZES]
     if name not in known:
         raise ConfigError(
             f"model._name must be among {', '.join(known)}, but is {name!r}. Use one."

@@ -17,8 +17,13 @@ import torch.distributed as dist
 TIMEOUT = 60  # seconds until a rank that stays away is an error
 
 
-def run_ranks(function: Callable[..., None], num_ranks: int, *args: Any) -> None:
-    """Call `function(*args)` on each rank; fail with the traceback of the first that failed."""
+def run_ranks(
+    function: Callable[..., None], num_ranks: int, *args: Any, limit: float = 2 * TIMEOUT
+) -> None:
+    """Call `function(*args)` on each rank; fail with the traceback of the first that failed.
+
+    Ranks that take longer than `limit` seconds are killed.
+    """
     context = multiprocessing.get_context("fork")
     with tempfile.TemporaryDirectory() as folder:
         processes = [
@@ -28,7 +33,7 @@ def run_ranks(function: Callable[..., None], num_ranks: int, *args: Any) -> None
         for process in processes:
             process.start()
         for process in processes:
-            process.join(2 * TIMEOUT)
+            process.join(limit)
         for process in processes:
             if process.is_alive():
                 process.kill()

@@ -8,12 +8,20 @@ import sys
 from enum import Enum
 from typing import Any
 
-from mtmoe.config import AdamConfig, MeshConfig, TransformerConfig, build_config, flat_fields
+from mtmoe.config import (
+    NAMED_SIZES,
+    AdamConfig,
+    MeshConfig,
+    TransformerConfig,
+    build_config,
+    flat_fields,
+)
 from mtmoe.errors import EXIT_FAILURE, ConfigError
 
 TAKES_OTHER_OPTIONS = True  # those of fairseq-train that the examination does not need
 SETTINGS = (MeshConfig, TransformerConfig, AdamConfig)
 TOLERANCE = 1e-9  # in float64
+MODEL = "moe_transformer"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,6 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--expert-parallel-size 2 --tensor-parallel-size 2. Further options are those of the "
         "training; the model is scaled down, and dropout is off."
     )
+    parser.allow_abbrev = False  # an option of fairseq's is not short for one of ours
+    parser.add_argument("--arch", "-a", default=MODEL, metavar="NAME", help="named size")
     parser.add_argument("--cpu", action="store_true", help="use CPUs though there are GPUs")
     parser.add_argument("--updates", type=int, default=3, metavar="N", help="updates to compare")
     for config in SETTINGS:
@@ -52,7 +62,7 @@ def run(args: argparse.Namespace) -> None:
             "doctor must run on several ranks, but there is one. Start it by "
             "torchrun --nproc_per_node 2 $(which mtmoe) doctor."
         )
-    values = {name: value for name, value in vars(args).items() if value is not None}
+    values = _values(args)
     mesh, model, adam = (build_config(config, values) for config in SETTINGS)
     assert isinstance(mesh, MeshConfig)
     assert isinstance(model, TransformerConfig)
@@ -71,6 +81,15 @@ def run(args: argparse.Namespace) -> None:
         dist.destroy_process_group()
     if not agrees:
         raise SystemExit(EXIT_FAILURE)
+
+
+def _values(args: argparse.Namespace) -> dict[str, Any]:
+    """The settings: those of the named size, and over them what the command line gives."""
+    sizes = {MODEL + suffix: values for suffix, values in NAMED_SIZES.items()}
+    if args.arch not in sizes:
+        raise ConfigError(f"--arch must be one of {', '.join(sizes)}, but is {args.arch}.")
+    given = {name: value for name, value in vars(args).items() if value is not None}
+    return sizes[args.arch] | given
 
 
 def _examine(

@@ -17,30 +17,12 @@ from torch import Tensor
 
 from mtmoe.checkpoint.fairseq_file import MODEL_NAME
 from mtmoe.checkpoint.gathered import gather_weights, load_weights
-from mtmoe.config import TransformerConfig
+from mtmoe.config import NAMED_SIZES, TransformerConfig
 from mtmoe.data.vocabulary import PAD
 from mtmoe.errors import CheckpointError
 from mtmoe.fairseq_view import core_config, fairseq_view, one_sentence
 from mtmoe.modules.transformer import Memory, Transformer
 from mtmoe.ops.routing import RouterKey, update_choice_bias
-
-# Sizes of the literature, and one for two CPU cores; `moe_transformer` has the core's defaults.
-SIZES: dict[str, dict[str, Any]] = {
-    "": {},
-    "_tiny": {
-        "encoder_layers": 2, "decoder_layers": 2, "embed_dim": 256, "ffn_dim": 256,
-        "shared_ffn_dim": 256, "attention_heads": 8, "moe_every": 1, "dropout": 0.0,
-    },
-    "_big": {"embed_dim": 1024, "ffn_dim": 4096, "attention_heads": 16, "dropout": 0.3},
-    "_zcode_m3": {  # Kim et al. 2021, arXiv:2109.10465: 10B with 64 experts
-        "encoder_layers": 24, "decoder_layers": 12, "embed_dim": 1024, "ffn_dim": 4096,
-        "attention_heads": 16, "num_experts": 64, "top_k": 1, "capacity_factor": 1.0,
-    },
-    "_nllb_54b": {  # NLLB-200 MoE
-        "encoder_layers": 24, "decoder_layers": 24, "embed_dim": 2048, "ffn_dim": 8192,
-        "attention_heads": 16, "moe_every": 4, "num_experts": 128, "top_k": 2,
-    },
-}  # fmt: skip
 
 
 class MoeTransformer(BaseFairseqModel):
@@ -215,5 +197,5 @@ def _register(suffix: str, sizes: dict[str, Any]) -> None:
     register_model(name, dataclass=view)(type(name, (MoeTransformer,), {}))
 
 
-for _suffix, _sizes in SIZES.items():
+for _suffix, _sizes in NAMED_SIZES.items():
     _register(_suffix, _sizes)

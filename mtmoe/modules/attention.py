@@ -10,6 +10,7 @@ from mtmoe.config import TransformerConfig
 from mtmoe.errors import LayoutError
 from mtmoe.modules.linear import ColumnLinear, RowLinear
 from mtmoe.parallel.collectives import sum_gradient
+from mtmoe.parallel.fitting import divisors, multiples_near
 from mtmoe.parallel.mesh import ONE_RANK, Axis
 
 GROWTH = 32  # positions that a cache gets more room for at a time
@@ -101,7 +102,8 @@ class Attention(nn.Module):
         if config.attention_heads % ranks:
             raise LayoutError(
                 f"attention_heads must be a multiple of tensor_parallel_size ({ranks}), but is "
-                f"{config.attention_heads}. Choose another number of either."
+                f"{config.attention_heads}. Use {multiples_near(config.attention_heads, ranks)} "
+                f"heads, or tensor_parallel_size {divisors(config.attention_heads, 2 * ranks)}."
             )
         self.axis = tensor_axis
         self.head_dim = D // config.attention_heads

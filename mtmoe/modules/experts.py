@@ -20,6 +20,7 @@ from mtmoe.ops.cpu_shared import SharedWeights
 from mtmoe.ops.dispatch import Permutation
 from mtmoe.ops.expert_ffn import ExpertWeights, activate
 from mtmoe.parallel.collectives import sum_gradient, sum_over
+from mtmoe.parallel.fitting import divisors, multiples_near
 from mtmoe.parallel.mesh import ONE_PROCESS, ONE_RANK, Axis, Mesh
 from mtmoe.parallel.slices import local_part
 
@@ -80,7 +81,8 @@ class Experts(nn.Module):
         if E % mesh.expert.size:
             raise LayoutError(
                 f"num_experts must be a multiple of expert_parallel_size ({mesh.expert.size}), "
-                f"but is {E}. Choose another number of either."
+                f"but is {E}. Use {multiples_near(E, mesh.expert.size)} experts, or "
+                f"expert_parallel_size {divisors(E, 2 * mesh.expert.size)}."
             )
         _check_width(F_, mesh.tensor)
         self.mesh = mesh
@@ -183,5 +185,7 @@ def _check_width(ffn_dim: int, tensor_axis: Axis) -> None:
     if ffn_dim % tensor_axis.size:
         raise LayoutError(
             "ffn_dim and shared_ffn_dim must be multiples of tensor_parallel_size "
-            f"({tensor_axis.size}), but one is {ffn_dim}. Choose another number of either."
+            f"({tensor_axis.size}), but one is {ffn_dim}. Use "
+            f"{multiples_near(ffn_dim, tensor_axis.size)}, or tensor_parallel_size "
+            f"{divisors(ffn_dim, 2 * tensor_axis.size)}."
         )

@@ -142,7 +142,8 @@ class DecoderLayer(nn.Module):
             assert cache.memory.key is not None
             assert cache.memory.value is not None
             key, value = cache.memory.key, cache.memory.value
-        B, D = key.shape[0], x.shape[2]
-        normed = self.cross_norm(x).view(B, -1, D)  # hypotheses of one sentence: queries of one row
+        B, (rows, S, D) = key.shape[0], x.shape
+        per_sentence = max(rows // max(B, 1), 1)  # hypotheses of one: queries of one row
+        normed = self.cross_norm(x).view(B, per_sentence * S, D)
         out: Tensor = attention(normed, key, value, source.visible).view(x.shape)
         return out

@@ -183,9 +183,7 @@ def max_over(x: Tensor, axis: Axis) -> Tensor:
     """The maximum of the ranks' `x`, without gradient."""
     if axis.size == 1:
         return x.detach()
-    out = x.detach().clone()
-    _note("all_reduce", _ring_bytes(out, axis.size))
-    dist.all_reduce(out, dist.ReduceOp.MAX, group=axis.group)
+    out: Tensor = torch.ops.mtmoe.max_over(x.detach(), axis.name)
     return out
 
 
@@ -296,6 +294,20 @@ def _all_reduce_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
 
 
 _all_reduce.register_autograd(_all_reduce_backward)
+
+
+@torch.library.custom_op("mtmoe::max_over", mutates_args=())
+def _max_over(x: Tensor, group: str) -> Tensor:
+    out = x.clone(memory_format=torch.contiguous_format)
+    process_group = _resolve_process_group(GroupName(group))
+    _note("all_reduce", _ring_bytes(out, dist.get_world_size(process_group)))
+    dist.all_reduce(out, dist.ReduceOp.MAX, group=process_group)
+    return out
+
+
+@_max_over.register_fake
+def _(x: Tensor, group: str) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
 class _SumGradient(torch.autograd.Function):

@@ -10,6 +10,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from mtmoe.config import MeshConfig
 from mtmoe.errors import LayoutError
+from mtmoe.parallel.fitting import divisors, multiples_near
 
 DATA, EXPERT, TENSOR, BATCH = "data", "expert", "tensor", "batch"  # names of axes
 
@@ -60,15 +61,16 @@ def make_mesh(config: MeshConfig, device_type: str = "cpu") -> Mesh:
     """
     world = dist.get_world_size() if dist.is_initialized() else 1
     expert, tensor = config.expert_parallel_size, config.tensor_parallel_size
-    if world % (expert * tensor):
+    product = expert * tensor
+    if world % product:
         raise LayoutError(
             "expert_parallel_size * tensor_parallel_size must divide the number of ranks "
-            f"({world}), but is {expert} * {tensor} = {expert * tensor}. Start a multiple of that "
-            "many ranks, or choose smaller sizes."
+            f"({world}), but is {expert} * {tensor} = {product}. Choose sizes whose product is "
+            f"{divisors(world, world)}, or start {multiples_near(world, product)} ranks."
         )
     if world == 1:
         return ONE_PROCESS
-    shape = (world // (expert * tensor), expert, tensor)
+    shape = (world // product, expert, tensor)
     devices = init_device_mesh(device_type, shape, mesh_dim_names=(DATA, EXPERT, TENSOR))
     batch = devices[DATA, EXPERT]._flatten(BATCH)
     return Mesh(

@@ -20,6 +20,7 @@ from mtmoe.modules.vocabulary_loss import smoothed_nll
 from mtmoe.ops.routing import RouterKey
 from mtmoe.optim.tiled_adam import TiledAdam
 from mtmoe.parallel.collectives import Traffic, count_traffic
+from mtmoe.parallel.engine_traffic import EngineTraffic
 from mtmoe.parallel.gradients import gradient_norm, reduce_gradients
 from mtmoe.parallel.mesh import ONE_PROCESS, Mesh
 from mtmoe.parallel.slices import gather_whole, stored_part
@@ -121,6 +122,9 @@ def examine(
 ) -> tuple[dict[str, float], Traffic]:
     """Train on the layout and on one process; every rank must call it.
 
+    Args:
+        num_updates: at least 1; one more follows after saving and reloading.
+
     Returns:
         The largest difference of each kind, and what this rank sent in one update.
     """
@@ -128,25 +132,29 @@ def examine(
     whole = Trainee.make(config, adam, ONE_PROCESS, Zero.none)
     worst: dict[str, float] = {}
     for number in range(num_updates):
-        _compare(worst, ours, whole, number)
-    with count_traffic() as traffic:
-        _compare(worst, ours, whole, num_updates)
+        traffic = _compare(worst, ours, whole, number)
     again = _reload(ours, config, adam, zero)
     after: dict[str, float] = {}
-    _compare(after, again, whole, num_updates + 1)
+    _compare(after, again, whole, num_updates)
     worst["step after save and reload"] = max(after.values())
     return worst, traffic
 
 
-def _compare(worst: dict[str, float], ours: Trainee, whole: Trainee, number: int) -> None:
-    """One update on both sides; raises the differences in `worst` where they grew."""
+def _compare(worst: dict[str, float], ours: Trainee, whole: Trainee, number: int) -> Traffic:
+    """One update on both sides; raises the differences in `worst` where they grew.
+
+    Returns:
+        What this rank sent in the layout's update.
+    """
     axis = ours.mesh.batch
-    found = ours.update([axis.rank], number)
+    with count_traffic() as traffic, EngineTraffic(traffic):
+        found = ours.update([axis.rank], number)
     expected = whole.update(list(range(axis.size)), number)
     differences = {name: _difference(found[name], expected[name]) for name in found}
     differences["parameters"] = max(_parameter_differences(ours, whole))
     for name, value in differences.items():
         worst[name] = max(worst.get(name, 0.0), value)
+    return traffic
 
 
 def _parameter_differences(ours: Trainee, whole: Trainee) -> Iterator[float]:

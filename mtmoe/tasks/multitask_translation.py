@@ -29,7 +29,7 @@ from mtmoe.tasks.data_bin import choose_directions, find_pairs, load_side, load_
 from mtmoe.tasks.direction_dataset import DirectionData, DirectionDataset
 from mtmoe.tasks.interactive import Sentences, WholeText, encode_lines
 from mtmoe.tasks.programs import TASK_NAME, fit_program
-from mtmoe.tasks.ranks import check_saving, count_once, share_of_rank, start_mesh
+from mtmoe.tasks.ranks import check_precision, check_saving, count_once, share_of_rank, start_mesh
 from mtmoe.tasks.start import check_start, find_start
 from mtmoe.tasks.stream_dataset import Dealing, StreamDataset, StreamIterator, make_iterator
 from mtmoe.tasks.streams import check_equal_lengths, find_streams, load_stream
@@ -40,6 +40,9 @@ EPOCH_UPDATES = 1000  # of an epoch that samples streams
 BORROWED = {
     "seed": "common.seed",
     "cpu": "common.cpu",
+    "fp16": "common.fp16",
+    "bf16": "common.bf16",
+    "memory_efficient_fp16": "common.memory_efficient_fp16",
     "no_save_optimizer_state": "checkpoint.no_save_optimizer_state",
     "store_ema": "ema.store_ema",
     "update_freq": "optimization.update_freq",
@@ -217,6 +220,8 @@ class MultitaskTranslationTask(FairseqTask):
         with one_sentence():
             self._check_languages(core_config(TransformerConfig, cfg))
             check_saving(self.mesh, self.cfg)
+            if not from_checkpoint:
+                check_precision(self.mesh, self.cfg)
             model = super().build_model(cfg, from_checkpoint)
             if not from_checkpoint:
                 options = (self.cfg.save_dir, self.cfg.restore_file, self.cfg.finetune_from_model)

@@ -16,7 +16,7 @@ from types import TracebackType
 import torch
 
 from mtmoe.checkpoint.fairseq_file import check_readable
-from mtmoe.errors import CheckpointError, describe_failure
+from mtmoe.errors import CheckpointError, ConfigError, describe_failure
 from mtmoe.fairseq_view import one_sentence
 
 TASK_NAME = "multitask_translation"
@@ -31,6 +31,8 @@ def fit_program() -> None:
         with one_sentence():
             sys.argv += complete_arguments(sys.argv[1:])
     if program == TRAINERS[0]:
+        with one_sentence():
+            sys.argv[1:] = autocast_arguments(sys.argv[1:])
         sys.argv += distributed_arguments(sys.argv[1:], os.environ, torch.cuda.is_available())
     if program in (*READERS, *TRAINERS):
         sys.excepthook = explain
@@ -59,6 +61,22 @@ def complete_arguments(words: Sequence[str]) -> list[str]:
         is_one_file = not options.checkpoint_suffix and options.checkpoint_shard_count == "1"
         _check_checkpoints(options.path, is_one_file)
     return [] if options.task else [f"--task={TASK_NAME}"]
+
+
+def autocast_arguments(words: Sequence[str]) -> list[str]:
+    """The words with `--bf16` as what it means here: products in bfloat16, weights in float32.
+
+    fairseq takes it for a TPU's.
+
+    Raises:
+        ConfigError: the weights are to be bfloat16.
+    """
+    if "--memory-efficient-bf16" in words:
+        raise ConfigError(
+            "--memory-efficient-bf16 must not be given, but is: steps smaller than a bfloat16 "
+            "weight's last bit would be lost. Use --bf16."
+        )
+    return ["--autocast=bfloat16" if word == "--bf16" else word for word in words]
 
 
 def distributed_arguments(

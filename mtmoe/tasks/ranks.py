@@ -16,7 +16,7 @@ from omegaconf.base import ContainerMetadata, Metadata
 from omegaconf.nodes import AnyNode
 
 from mtmoe.config import MeshConfig, Zero
-from mtmoe.errors import LayoutError
+from mtmoe.errors import ConfigError, LayoutError
 from mtmoe.parallel.mesh import Mesh, make_mesh
 
 logger = logging.getLogger(__name__)
@@ -93,3 +93,27 @@ def check_saving(mesh: Mesh, cfg: Any) -> None:
                 f"{name} must be off where several ranks hold the model, but is on: fairseq would "
                 "save rank 0's part only. Leave it out."
             )
+
+
+def check_precision(mesh: Mesh, cfg: Any) -> None:
+    """Refuse fairseq's half-precision weights where they gain nothing, or know nothing of shards.
+
+    Raises:
+        ConfigError: names the option and what to use.
+    """
+    advice = "Use --bf16, under Hydra criterion.autocast=bfloat16."
+    if cfg.bf16:
+        raise ConfigError(
+            "common.bf16 must be off under Hydra, but is on: fairseq would round the weights to "
+            "bfloat16. Use criterion.autocast=bfloat16."
+        )
+    on_gpu = torch.cuda.is_available() and not cfg.cpu
+    if cfg.fp16 and not (on_gpu or cfg.memory_efficient_fp16):
+        raise ConfigError(
+            f"fp16 must be off on a CPU, which is slow in float16, but is on. {advice}"
+        )
+    if cfg.fp16 and mesh.devices is not None:
+        raise ConfigError(
+            "fp16 must be off where several ranks hold the model, but is on: fairseq's copies of "
+            f"the weights know no shards. {advice}"
+        )

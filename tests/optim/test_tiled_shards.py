@@ -61,22 +61,26 @@ def check_fsdp(location):
         torch.testing.assert_close(mine, expected, rtol=1e-5, atol=1e-6)
 
 
+SETTINGS = [
+    {"tile_size": tile, "state_location": location}
+    for tile in (1000, 1001, 2048, 1 << 20)
+    for location in StateLocation
+]
+
+
 def check_bit_equal():
     """Uneven shards, gradients given: no sum over ranks that could be rounded otherwise."""
     mesh = init_device_mesh("cpu", (dist.get_world_size(),))
-    found = []
-    for tile in (1000, 1 << 20):
-        generator = torch.Generator().manual_seed(3)
-        weight, gradient = torch.randn(2, 61, 67, generator=generator).bfloat16()
-        parameter = nn.Parameter(distribute_tensor(weight, mesh, [Shard(0)]))
-        parameter.grad = distribute_tensor(gradient, mesh, [Shard(0)])
-        TiledAdam([parameter], AdamConfig(tile_size=tile, master_weights=True), **OPTIONS).step()
-        found.append(parameter.full_tensor().detach())
-    plain = nn.Parameter(weight)
+    generator = torch.Generator().manual_seed(3)
+    weight, gradient = torch.randn(2, 61, 67, generator=generator).bfloat16()
+    plain = nn.Parameter(weight.clone())
     plain.grad = gradient
     TiledAdam([plain], AdamConfig(master_weights=True), **OPTIONS).step()
-    assert torch.equal(found[0], found[1])
-    assert torch.equal(found[0], plain.detach())
+    for settings in SETTINGS:
+        parameter = nn.Parameter(distribute_tensor(weight, mesh, [Shard(0)]))
+        parameter.grad = distribute_tensor(gradient, mesh, [Shard(0)])
+        TiledAdam([parameter], AdamConfig(master_weights=True, **settings), **OPTIONS).step()
+        assert torch.equal(parameter.full_tensor().detach(), plain.detach()), settings
 
 
 @pytest.mark.parametrize("location", list(StateLocation))
