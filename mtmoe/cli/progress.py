@@ -14,8 +14,8 @@ from typing import Any
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-BAR_FORMAT = "{percentage:3.0f} %|{bar}| {postfix} [{elapsed}, left {remaining}]"
-BAR_WITHOUT_END = "{postfix} [{elapsed}]"
+BAR_FORMAT = "{percentage:3.0f} %|{bar}| {desc} [{elapsed}, left {remaining}]"
+BAR_WITHOUT_END = "{desc} [{elapsed}]"
 LOG_SECONDS = 30.0  # between two lines in a log
 
 
@@ -47,7 +47,7 @@ class Progress:
             return
         bar_format = BAR_WITHOUT_END if self._total is None else BAR_FORMAT
         bar = tqdm(total=self._total, initial=self._begun, bar_format=bar_format, leave=False,
-                   miniters=1, mininterval=0.0, dynamic_ncols=True, postfix="0 lines")  # fmt: skip
+                   miniters=1, mininterval=0.0, dynamic_ncols=True, desc="0 lines")  # fmt: skip
         with bar as self._bar, logging_redirect_tqdm([logging.getLogger()]):
             yield
 
@@ -66,7 +66,7 @@ class Progress:
         self.num_tokens += num_tokens
         self._done = num_bytes
         if self._bar is not None:
-            self._bar.set_postfix_str(self._speed(), refresh=False)
+            self._bar.set_description_str(self._speed(), refresh=False)
             most = num_bytes if self._total is None else min(num_bytes, self._total)
             self._bar.update(most - self._bar.n)
         elif self._is_shown and time.monotonic() - self._logged >= LOG_SECONDS:

@@ -21,11 +21,15 @@ FIRST_CHUNK, CHUNK_LINES = 256, 2048  # lines that are translated together at fi
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 _CONTROLS = [*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029]
-_CLEAN = dict.fromkeys(_CONTROLS, " ") | {0xFEFF: None}
+_SURROGATES = range(0xD800, 0xE000)  # lone ones, which JSON can hold and UTF-8 cannot
+_CLEAN = dict.fromkeys(_CONTROLS, " ") | dict.fromkeys(_SURROGATES, "\ufffd") | {0xFEFF: None}
 
 
 def clean_line(line: str) -> str:
-    """`line` with spaces for control characters and line separators, without byte order marks."""
+    """`line` with spaces for control characters and line separators, without byte order marks.
+
+    Lone surrogates become U+FFFD.
+    """
     return line.translate(_CLEAN).strip()
 
 

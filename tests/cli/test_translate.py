@@ -235,7 +235,7 @@ def test_a_direction_that_was_not_trained_is_warned_of(
         (["--length-penalty", "nan"], "length_penalty must be a finite number, 0 or above"),
         (["--threads", "0"], "--threads must be at least 1, but is 0."),
         (["--beam", "x"], "argument --beam: invalid int value: 'x'"),
-        (["--bean", "1"], "unrecognized arguments: --bean 1"),
+        (["--bean", "1"], "unrecognized arguments: --bean. See"),
         (["--device", "tpu"], "argument --device: invalid choice: 'tpu'"),
         (["--target-lang", "xx"], "target language must be one of de, en, fr, but is 'xx'."),
         (["--source-lang", "xx"], "source language must be one of de, en, fr, but is 'xx'."),

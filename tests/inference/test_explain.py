@@ -41,7 +41,8 @@ def test_experts_are_those_of_the_search(tmp_path: Path, top_k: int) -> None:
             routing = model.decode(torch.tensor([read[-1:]]), memory, cache=cache).routings[0]
             assert choices(rows["target"], "decoder.1")[n] == routing.expert[0].tolist()
             read.append(translator.translator.vocabulary.index[piece])
-    assert [row["token"] for row in rows["source"]][:3] == ["__en__", "__de__", "▁Save"]
+    symbols = translator.translator.vocabulary.symbols
+    assert [row["token"] for row in rows["source"]] == [symbols[n] for n in part.source]
     assert rows["target"][0]["token"] == "__de__"
 
 

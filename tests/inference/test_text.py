@@ -28,6 +28,10 @@ def test_no_character_inside_a_line_makes_a_second_one(separator: str) -> None:
     assert read(f"one{separator}two\nthree\n".encode()) == [f"one{separator}two", "three"]
 
 
+def test_a_lone_surrogate_is_replaced() -> None:
+    assert clean_line("a\ud800b\udcff") == "a\ufffdb\ufffd"
+
+
 def test_other_characters_stay() -> None:
     assert (
         clean_line("  \ufeffÜber 10\u00a0% – «مرحبا» 你好 👍🏽 ")
