@@ -13,6 +13,7 @@ from typing import NoReturn
 EXIT_FAILURE = 1
 EXIT_USER_MISTAKE = 2
 EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141  # what a shell reports of a program that SIGPIPE ended
 EXIT_TERMINATED = 143
 
 
@@ -45,8 +46,8 @@ def run_command(main: Callable[[], None]) -> int:
 
     Returns:
         0; 1 for failures of the machine (full disk, unreadable file); 2 for a user's mistake;
-        130 after Ctrl-C; 143 after SIGTERM. Errors of the program itself pass through with their
-        traceback.
+        130 after Ctrl-C; 141 if the reader of the output has left; 143 after SIGTERM. Errors of
+        the program itself pass through with their traceback.
     """
     try:
         with terminated_by_exception():
@@ -63,12 +64,21 @@ def run_command(main: Callable[[], None]) -> int:
         print("terminated.", file=sys.stderr)
         return EXIT_TERMINATED
     except BrokenPipeError:  # the reader of our output has left: nothing more to say
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_FAILURE
+        _drop_output()
+        return EXIT_BROKEN_PIPE
     except OSError as error:
         print(f"error: {describe_failure(error)}", file=sys.stderr)
+        _drop_output()
         return EXIT_FAILURE
     return 0
+
+
+def _drop_output() -> None:
+    """What standard output does not take is not tried again, with a traceback, at the end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def check_streams() -> None:

@@ -96,18 +96,30 @@ def open_atomic(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
         raise
 
 
+def is_replaceable(path: str | Path) -> bool:
+    """Whether `open_atomic` replaces what is at `path`, if something is, when all is written."""
+    path = Path(path)
+    return not path.exists() or (path.is_file() and _stream_to(path) is None)
+
+
 def _written_as_it_comes(path: str | Path) -> str | Path | int | None:
     """What to open if `path` must not be replaced: itself, or a descriptor; None if it may be."""
-    try:
-        found = os.stat(path)
-    except OSError:  # not there yet
+    if is_replaceable(path):
         return None
-    for descriptor in (1, 2):  # /dev/stdout: opening it anew would empty a file
+    descriptor = _stream_to(path)  # /dev/stdout: opening it anew would empty a file
+    if descriptor is None:
+        return path
+    sys.stdout.flush()
+    return os.dup(descriptor)
+
+
+def _stream_to(path: str | Path) -> int | None:
+    """The descriptor of standard output or standard error, if it leads to `path`."""
+    for descriptor in (1, 2):
         with contextlib.suppress(OSError):
-            if os.path.samestat(found, os.fstat(descriptor)):
-                sys.stdout.flush()
-                return os.dup(descriptor)
-    return None if Path(path).is_file() else path
+            if os.path.samestat(os.stat(path), os.fstat(descriptor)):
+                return descriptor
+    return None
 
 
 def _umask() -> int:

@@ -11,7 +11,7 @@ import importlib
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NoReturn
 
 from mtmoe import __version__
@@ -28,6 +28,7 @@ COMMANDS = {
     "score": "say how likely given translations are",
     "languages": "list what a model translates",
     "doctor": "say whether a layout of ranks trains as one process does; under torchrun",
+    "completion": "write what makes a shell complete commands and options",
 }
 
 
@@ -48,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: list[str]) -> None:
     called = next((word for word in argv if not word.startswith("-")), None)
-    parser = _build_parser(called)
+    parser = build_parser({called})
     args, others = parser.parse_known_args(argv)
     command = _import_command(args.command)
     if others and not getattr(command, "TAKES_OTHER_OPTIONS", False):
@@ -60,14 +61,14 @@ def _import_command(name: str) -> Any:
     return importlib.import_module(f"mtmoe.cli.{name.replace('-', '_')}")
 
 
-def _build_parser(called: str | None) -> Parser:
-    """The parser of all commands, of which only `called` has its arguments."""
+def build_parser(called: Collection[str | None]) -> Parser:
+    """The parser of all commands, of which only those `called` have their arguments."""
     parser = Parser(prog="mtmoe", description=importlib.import_module("mtmoe").__doc__)
     parser.add_argument("--version", action="version", version=f"mtmoe {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, help_text in COMMANDS.items():
         command = commands.add_parser(name, help=help_text, description=f"{help_text}.")
-        if name == called:
+        if name in called:
             _import_command(name).add_arguments(command)
     return parser
 

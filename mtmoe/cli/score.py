@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
+from typing import TYPE_CHECKING
 
-from mtmoe.cli.translate import add_model_arguments, load, write_output
+from mtmoe.cli.translate import add_model_arguments, load_model, write_output
 from mtmoe.errors import DataError
 from mtmoe.files import check_output, read_lines
 from mtmoe.inference.search_config import SearchConfig
+
+if TYPE_CHECKING:
+    from mtmoe.inference.requests import Translation
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,6 +22,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--source", required=True, metavar="FILE", help="sentences, one a line")
     parser.add_argument("--target", required=True, metavar="FILE", help="their translations")
     parser.add_argument("--length-penalty", type=float, default=1.0, metavar="N")
+    parser.add_argument(
+        "--json", action="store_true",
+        help="write lines of JSON with source, target, score, and the words with their scores",
+    )  # fmt: skip
     parser.add_argument("--output", metavar="FILE", help="scores; default: standard output")
 
 
@@ -34,15 +43,27 @@ def run(args: argparse.Namespace) -> None:
             f"--target must have as many lines as --source ({len(source)}), but has {len(target)}. "
             "Give two files that go together."
         )
-    translator, source_lang = load(args)
+    translator = load_model(args)
+    from mtmoe.inference.record_translator import Defaults, RecordTranslator
     from mtmoe.inference.requests import Request
 
+    defaults = Defaults(args.source_lang, args.target_lang)
+    languages = RecordTranslator(translator, config, defaults).direction(None, None)
     names = (f"{args.source} line {number}" for number in range(1, len(source) + 1))
     requests = [
-        Request(line, source_lang, args.target_lang, name=name)
-        for line, name in zip(source, names, strict=True)
+        Request(line, *languages, name=name) for line, name in zip(source, names, strict=True)
     ]
     found = translator.score(requests, target, config)
+    write = _to_json if args.json else _to_number
     with write_output(args.output) as file:
-        file.write("".join(f"{translation.score:.6f}\n" for translation in found).encode())
+        file.write("".join(map(write, source, found)).encode())
     sys.stdout.flush()
+
+
+def _to_number(source: str, found: Translation) -> str:
+    return f"{found.score:.6f}\n"
+
+
+def _to_json(source: str, found: Translation) -> str:
+    fields = {"source": source, "target": found.text, "score": found.score, "words": found.words}
+    return json.dumps(fields, ensure_ascii=False) + "\n"

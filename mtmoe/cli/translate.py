@@ -4,72 +4,130 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import fields
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
-from tqdm import tqdm
-
-from mtmoe.errors import ConfigError, DataError
-from mtmoe.files import check_input, check_output, open_atomic
-from mtmoe.inference.records import Record, json_record, plain_record, to_json
+from mtmoe import __version__
+from mtmoe.cli.progress import Progress, total_size
+from mtmoe.cli.translation_run import NUM_EXPLAINED, StreamOutput, TranslationRun, open_sources
+from mtmoe.errors import CheckpointError, ConfigError, DataError
+from mtmoe.files import check_input, check_output, is_replaceable, open_atomic
+from mtmoe.inference.formats import Format, parse_columns
+from mtmoe.inference.resume import ResumableOutput, model_fingerprint
 from mtmoe.inference.search_config import SearchConfig
-from mtmoe.inference.text import read_chunks
 
 if TYPE_CHECKING:
     from mtmoe.inference.engine import Translator
-    from mtmoe.inference.requests import Translation
 
-logger = logging.getLogger(__name__)
+NO_SETTINGS = (  # that change no output
+    "command",
+    "files",
+    "input",
+    "output",
+    "resume",
+    "threads",
+    "quiet",
+)
+EXAMPLES = """\
+examples:
+  type a line, read its translation:
+    mtmoe translate --model best.pt --target-lang de
+  files:
+    mtmoe translate --model best.pt --target-lang de a.txt b.txt > out.txt
+    mtmoe translate --model best.pt --target-lang de --output out.txt big.txt
+  go on after an interruption:
+    mtmoe translate --model best.pt --target-lang de --output out.txt big.txt --resume
+  translate the second column of a table:
+    mtmoe translate --model best.pt --target-lang de --tsv 2 table.tsv > translated.tsv
+  lines such as {"text": "Save", "target_lang": "de", "id": 7}:
+    mtmoe translate --model best.pt --json-input lines.jsonl > translated.jsonl
+  three translations of each line, and the experts that made the first:
+    mtmoe translate --model best.pt --target-lang de --n-best 3 --explain lines.txt
 
-CHUNK_LINES = 2000  # read, sorted by length and written together
+exit codes: 0 done; 1 a failure of the machine; 2 a mistake in options or input;
+130 Ctrl-C; 141 the reader of the output has left; 143 SIGTERM
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `mtmoe translate`."""
-    add_model_arguments(parser)
+    parser.epilog, parser.formatter_class = EXAMPLES, argparse.RawDescriptionHelpFormatter
+    add_model_arguments(parser, is_target_required=False)
+    _add_file_arguments(parser.add_argument_group("files"))
+    _add_format_arguments(parser.add_argument_group("formats"))
+    search = parser.add_argument_group("search")
     for item in fields(SearchConfig):
         option = "--n-best" if item.name == "num_best" else "--" + item.name.replace("_", "-")
         help_text = item.metadata["help"]
         if isinstance(item.default, bool):
-            parser.add_argument(option, action="store_true", help=help_text)
+            search.add_argument(option, action="store_true", help=help_text)
             continue
         help_text += " (default %(default)s)"
         kind = type(item.default)
-        parser.add_argument(
+        search.add_argument(
             option, dest=item.name, type=kind, default=item.default, metavar="N", help=help_text
         )
-    parser.add_argument(
+    search.add_argument(
         "--long", choices=("split", "truncate", "error"), default="split",
         help="what is done, with a warning, with a line too long for the model (default split)",
     )  # fmt: skip
-    parser.add_argument("--prefix", default="", help="what each translation begins with")
-    parser.add_argument(
-        "--scores", action="store_true", help="write the score and a tab before each translation"
+    search.add_argument("--prefix", default="", help="what each translation begins with")
+
+
+def _add_file_arguments(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "files", nargs="*", metavar="FILE", help="text to read, - is standard input (the default)"
     )
-    parser.add_argument(
-        "--json-input", action="store_true",
-        help='read lines of JSON, {"text": ..., "source_lang": ..., "target_lang": ..., '
-        '"prefix": ...}, all but text optional; other keys are written again; implies --json',
-    )  # fmt: skip
-    parser.add_argument(
-        "--json", action="store_true",
-        help="write lines of JSON with text, translation, score, words, and with --n-best all",
-    )  # fmt: skip
-    parser.add_argument("--input", metavar="FILE", help="text to read; default: standard input")
-    parser.add_argument(
+    group.add_argument(
+        "--input", action="append", default=[], metavar="FILE", help="the same as FILE"
+    )
+    group.add_argument(
         "--output",
         metavar="FILE",
         help="text to write, which appears when it is complete; default: standard output",
     )
+    group.add_argument(
+        "--resume", action="store_true",
+        help="go on where an interrupted run with the same --output and settings has stopped",
+    )  # fmt: skip
+    group.add_argument(
+        "--quiet", action="store_true", help="neither progress nor summary, only warnings"
+    )
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+def _add_format_arguments(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--tsv", metavar="COLUMNS",
+        help="read tables and write them with the translation as a further column; COLUMNS is that "
+        "of the text, 2, or several by name: text=2,source_lang=1,target_lang=3,prefix=4",
+    )  # fmt: skip
+    group.add_argument(
+        "--json-input", action="store_true",
+        help='read lines of JSON, {"text": ..., "source_lang": ..., "target_lang": ..., '
+        '"prefix": ...}, all but text optional; other keys are written again; implies --json',
+    )  # fmt: skip
+    group.add_argument(
+        "--json", action="store_true",
+        help="write lines of JSON with text, translation, score, words, and with --n-best all",
+    )  # fmt: skip
+    group.add_argument(
+        "--scores", action="store_true", help="write the score and a tab before each translation"
+    )
+    group.add_argument(
+        "--explain", action="store_true",
+        help=f"show the experts of each token in each layer: tables of the first {NUM_EXPLAINED} "
+        "lines on standard error, or with --json the key experts",
+    )  # fmt: skip
+
+
+def add_model_arguments(parser: argparse.ArgumentParser, is_target_required: bool = True) -> None:
     """The options of all commands that load a model to translate."""
     parser.add_argument("--model", required=True, metavar="CKPT", help="checkpoint_*.pt to use")
-    parser.add_argument("--target-lang", required=True, metavar="XX", help="language to write")
+    parser.add_argument(
+        "--target-lang", required=is_target_required, metavar="XX", help="language to write"
+    )
     parser.add_argument(
         "--source-lang",
         metavar="XX",
@@ -91,97 +149,85 @@ def run(args: argparse.Namespace) -> None:
         ConfigError, DataError, CheckpointError: a user's mistake.
     """
     config = SearchConfig(**{item.name: getattr(args, item.name) for item in fields(SearchConfig)})
+    form, paths = _choose_format(args), [*args.files, *args.input] or ["-"]
+    _check_arguments(args, form, paths)
+    with _open_output(args) as output:
+        from mtmoe.inference.record_translator import Defaults, RecordTranslator
+
+        model = load_model(args)
+        defaults = Defaults(args.source_lang, args.target_lang, args.prefix, args.long)
+        translator = RecordTranslator(model, config, defaults)
+        progress = _choose_progress(args, paths, output.mark.num_bytes)
+        work = TranslationRun(translator, form, output, progress, args.explain)
+        with progress.shown():
+            work.translate(open_sources(paths))
+    if not args.quiet:
+        sys.stderr.write(f"{progress.summary()}\n")
+    if output.mark.num_mistakes:
+        raise DataError(
+            f"all lines must be translatable, but {output.mark.num_mistakes} of "
+            f"{output.mark.num_lines} are not. Their places are kept: correct them."
+        )
+
+
+def _choose_format(args: argparse.Namespace) -> Format:
+    columns = None if args.tsv is None else parse_columns(args.tsv)
+    writes_json = args.json or args.json_input
+    return Format(args.json_input, writes_json, columns, args.scores, args.num_best)
+
+
+def _check_arguments(args: argparse.Namespace, form: Format, paths: list[str]) -> None:
+    """Refuse what cannot work.
+
+    Raises:
+        ConfigError, DataError: says what.
+    """
     check_threads(args.threads)
     check_output("--output", args.output)
-    with contextlib.ExitStack() as stack:
-        stream, name = stack.enter_context(_open_input(args.input))
-        translator, source_lang = load(args)
-        output = stack.enter_context(write_output(args.output))
-        bar = stack.enter_context(_progress_bar(args.output))
-        number = 0
-        for lines in read_chunks(stream, name, CHUNK_LINES):
-            read, mistake = _read_records(lines, name, number, args)
-            languages = source_lang, args.target_lang
-            mistake = _check_languages(translator, read, *languages) or mistake
-            answers = translate_records(translator, read, (source_lang, args), config)
-            output.write("".join(answers).encode())
-            output.flush()
-            if mistake is not None:  # told after the lines ahead of it were translated
-                raise mistake
-            bar.update(len(lines))
-            number += len(lines)
-
-
-def _read_records(
-    lines: Sequence[str], name: str, number: int, args: argparse.Namespace
-) -> tuple[list[Record], DataError | None]:
-    """The lines up to the first one that is wrong, and what is wrong with it."""
-    make, found = json_record if args.json_input else plain_record, []
-    for line in lines:
-        number += 1
-        try:
-            found.append(make(line, f"{name} line {number}"))
-        except DataError as error:
-            return found, error
-    return found, None
-
-
-def _check_languages(
-    translator: Translator, records: list[Record], source_lang: str, target_lang: str
-) -> DataError | None:
-    """Cut `records` before the first one whose languages the model does not know; why."""
-    for n, record in enumerate(records):
-        try:
-            translator.check_direction(
-                record.source_lang or source_lang, record.target_lang or target_lang
-            )
-        except ConfigError as error:
-            del records[n:]
-            return DataError(f"{record.name}: {error}")
-    return None
-
-
-def translate_records(
-    translator: Translator,
-    records: Sequence[Record],
-    defaults: tuple[str, argparse.Namespace],
-    config: SearchConfig,
-) -> list[str]:
-    """What is written for each record, line ends included."""
-    from mtmoe.inference.requests import Request, join_chunks
-
-    source_lang, args = defaults
-    chunks = [record.chunks for record in records]
-    requests = [
-        Request(
-            text, record.source_lang or source_lang, record.target_lang or args.target_lang,
-            "" if n else record.prefix or args.prefix, record.name,
+    if args.target_lang is None and not form.names_target:
+        raise ConfigError("--target-lang must be the language to write, but is not given. Add it.")
+    if args.resume and (args.output is None or not is_replaceable(args.output)):
+        raise ConfigError(
+            f"--resume must come with a file as --output, but that is {args.output or 'not given'}."
+            " Name one."
         )
-        for record, parts in zip(records, chunks, strict=True)
-        for n, text in enumerate(parts[1::2])
-    ]  # fmt: skip
-    found = iter(translator.translate_requests(requests, config, args.long))
-    answers = []
-    for record, parts in zip(records, chunks, strict=True):
-        ranked = join_chunks(parts, [next(found) for _ in parts[1::2]], config.length_penalty)
-        answers.append(format_answer(record, ranked, args))
-    return answers
+    for path in paths:
+        if path != "-":
+            check_input("input", path)
+    if "-" in paths and sys.stdin is None:
+        raise DataError("standard input must be open, but is closed. Name a FILE to read.")
 
 
-def format_answer(record: Record, ranked: Sequence[Translation], args: argparse.Namespace) -> str:
-    """The lines of one record: one, or with --n-best as many as were found."""
-    if args.json or args.json_input:
-        best = [{"translation": t.text, "score": t.score, "words": t.words} for t in ranked]
-        added = {"n_best": best} if args.num_best > 1 else {}
-        return to_json({"text": record.text, **record.fields}, {**best[0], **added}) + "\n"
-    number = f"{record.name.rsplit(' ', 1)[1]}\t" if args.num_best > 1 else ""
-    has_score = args.scores or args.num_best > 1
-    score = (f"{t.score:.6f}\t" if has_score else "" for t in ranked)
-    return "".join(f"{number}{s}{t.text}\n" for s, t in zip(score, ranked, strict=True))
+@contextlib.contextmanager
+def _open_output(args: argparse.Namespace) -> Iterator[StreamOutput | ResumableOutput]:
+    """Standard output, a device, or a file that can be resumed."""
+    if args.output is None or not is_replaceable(args.output):
+        with write_output(args.output) as stream:
+            yield StreamOutput(stream)
+        return
+    check_input("checkpoint", args.model, CheckpointError)
+    with ResumableOutput(args.output, _settings(args)).open(args.resume) as output:
+        yield output
 
 
-def load(args: argparse.Namespace) -> tuple[Translator, str]:
-    """The model that the command line names, and the language to read.
+def _settings(args: argparse.Namespace) -> dict[str, Any]:
+    """All that the output depends on, but for the input."""
+    given = {name: value for name, value in vars(args).items() if name not in NO_SETTINGS}
+    return {**given, "model": model_fingerprint(args.model), "version": __version__}
+
+
+def _choose_progress(args: argparse.Namespace, paths: list[str], begun_bytes: int) -> Progress:
+    """What is told meanwhile: nothing where somebody types, no bar where translations appear."""
+    is_typed = "-" in paths and sys.stdin.buffer.isatty()
+    if is_typed and not args.quiet:
+        sys.stderr.write("Type a line and press Enter to translate it; Ctrl-D ends.\n")
+    is_shown = not (is_typed or args.quiet)
+    has_bar = sys.stderr.isatty() and not (args.output is None and sys.stdout.isatty())
+    return Progress(total_size(paths), begun_bytes, is_shown, has_bar)
+
+
+def load_model(args: argparse.Namespace) -> Translator:
+    """The model that the command line names.
 
     Raises:
         ConfigError, CheckpointError: a wrong option, or no checkpoint.
@@ -189,19 +235,7 @@ def load(args: argparse.Namespace) -> tuple[Translator, str]:
     from mtmoe.inference.engine import Translator
 
     check_threads(args.threads)
-    translator = Translator.load(args.model, args.device, args.threads)
-    return translator, _choose_source(translator, args.source_lang, args.target_lang)
-
-
-def _choose_source(translator: Translator, source_lang: str | None, target_lang: str) -> str:
-    if source_lang is None:
-        source_lang = translator.default_source(target_lang)
-    translator.check_direction(source_lang, target_lang)
-    direction = f"{source_lang}-{target_lang}"
-    if direction not in translator.directions:
-        known = ", ".join(translator.directions)
-        logger.warning("the model was not trained on %s, but on %s: zero-shot.", direction, known)
-    return source_lang
+    return Translator.load(args.model, args.device, args.threads)
 
 
 def check_threads(threads: int | None) -> None:
@@ -215,19 +249,6 @@ def check_threads(threads: int | None) -> None:
 
 
 @contextlib.contextmanager
-def _open_input(path: str | None) -> Iterator[tuple[IO[bytes], str]]:
-    """The bytes to read, and their name in errors."""
-    if path is None:
-        if sys.stdin is None:
-            raise DataError("standard input must be open, but is closed. Give --input FILE.")
-        yield sys.stdin.buffer, "standard input"
-        return
-    check_input("--input", path)
-    with open(path, "rb") as file:
-        yield file, path
-
-
-@contextlib.contextmanager
 def write_output(path: str | None) -> Iterator[IO[bytes]]:
     """The file to write, whole or not at all; standard output without a path."""
     if path is None:
@@ -235,9 +256,3 @@ def write_output(path: str | None) -> Iterator[IO[bytes]]:
         return
     with open_atomic(path, "wb") as file:
         yield file
-
-
-def _progress_bar(output: str | None) -> tqdm[None]:
-    """Lines so far, on standard error; only where it is a terminal that shows nothing else."""
-    is_hidden = not sys.stderr.isatty() or (output is None and sys.stdout.isatty())
-    return tqdm(unit=" lines", disable=is_hidden)

@@ -185,6 +185,14 @@ class Translator:
             for row, target in enumerate(targets)
         ]
 
+    def read_source(self, request: Request, long_lines: LongLines = "split") -> list[Part]:
+        """What the model reads of one request: no part if it is empty, several if it is long.
+
+        Raises:
+            ConfigError, DataError: as `translate_requests`.
+        """
+        return self._parts([request], long_lines)[0]
+
     def check_direction(self, source_lang: str, target_lang: str) -> None:
         """Refuse languages that the checkpoint does not know, and twice the same one.
 

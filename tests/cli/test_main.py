@@ -40,7 +40,8 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ([], "the following arguments are required: COMMAND"),
         (["fly"], "invalid choice: 'fly'"),
-        (["translate"], "the following arguments are required: --model, --target-lang"),
+        (["translate"], "the following arguments are required: --model"),
+        (["score"], "the following arguments are required: --model, --target-lang, --source"),
     ],
 )
 def test_a_wrong_call_is_one_sentence(

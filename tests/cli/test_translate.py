@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-import io
 import json
 import shlex
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -15,28 +13,7 @@ from mtmoe.cli.main import main
 from mtmoe.inference.engine import Translator
 from mtmoe.inference.requests import Request
 from mtmoe.inference.search_config import SearchConfig
-from tests.inference.tiny_model import write_tiny_checkpoint
-
-LAST = "Delete the selected files?"
-TEXT = f"Save\n\n{LAST}\n"
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(write_tiny_checkpoint(tmp_path_factory.mktemp("model")))
-
-
-@pytest.fixture
-def run(model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    def call(
-        *options: str, text: bytes = TEXT.encode(), model: str = model
-    ) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(text)))
-        code = main(["translate", "--model", model, "--device", "cpu", *options])
-        return code, *capsys.readouterr()
-
-    return call
+from tests.cli.conftest import LAST, TEXT, Run
 
 
 def expected(model: str, lines: list[str], source: str, target: str, **options: float) -> str:
@@ -65,17 +42,35 @@ def test_an_input_without_lines_gives_none(run: Run) -> None:
     assert run("--target-lang", "de", text=b"") == (0, "", "")
 
 
-def test_files_are_read_and_written_whole(run: Run, model: str, tmp_path: Path) -> None:
-    (tmp_path / "in").write_bytes(TEXT.encode())
-    options = ("--input", str(tmp_path / "in"), "--output", str(tmp_path / "out"))
-    assert run("--target-lang", "fr", *options) == (0, "", "")
-    lines = TEXT.split("\n")[:3]
-    assert (tmp_path / "out").read_text() == expected(model, lines, "en", "fr")
-    (tmp_path / "in").write_bytes(b'{"text": "Save"}\n{\n')
-    code, out, error = run("--target-lang", "de", "--json-input", *options)
-    assert (code, out, f"{tmp_path}/in line 2 " in error) == (2, "", True)
-    assert (tmp_path / "out").read_text() == expected(model, lines, "en", "fr")  # as before
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
+def test_files_are_read_in_turn_and_the_output_is_written_whole(
+    run: Run, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").write_bytes(b"Save\n\n")
+    (tmp_path / "b").write_bytes(LAST.encode())
+    files = (str(tmp_path / "a"), "--output", str(tmp_path / "out"), "--input", str(tmp_path / "b"))
+    assert run("--target-lang", "fr", *files) == (0, "", "")
+    wanted = expected(model, ["Save", "", LAST], "en", "fr")
+    assert (tmp_path / "out").read_text() == wanted
+    monkeypatch.setattr(Translator, "translate_requests", _raiser(OSError(5, "Input/output error")))
+    assert run("--target-lang", "de", *files)[0] == 1
+    assert (tmp_path / "out").read_text() == wanted  # as before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "out"]
+
+
+def test_standard_input_is_a_file_called_minus(run: Run, model: str, tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("Open")
+    wanted = expected(model, ["Open", "Save", "", LAST, "Open"], "en", "de")
+    file = str(tmp_path / "a")
+    assert run("--target-lang", "de", file, "-", file) == (0, wanted, "")
+
+
+def test_a_device_as_output_is_written_as_it_comes(run: Run) -> None:
+    assert run("--target-lang", "de", "--output", "/dev/null") == (0, "", "")
+    code, _, error = run("--target-lang", "de", "--output", "/dev/full")
+    assert (code, error) == (1, "error: No space left on device.\n")
+    code, _, error = run("--target-lang", "de", "--output", "/dev/null", "--resume")
+    assert code == 2
+    assert "--resume must come with a file as --output, but that is /dev/null." in error
 
 
 @pytest.mark.parametrize(
@@ -85,16 +80,47 @@ def test_files_are_read_and_written_whole(run: Run, model: str, tmp_path: Path) 
         ("[1]", 'with the key "text", but standard input line 2 is not'),
         ('{"text": 1}', "text must be a string, but in standard input line 2 is a int"),
         ('{"text": "a", "target_lang": "xx"}', "standard input line 2: target language must be"),
+        ('{"text": "a", "target_lang": "en"}', "standard input line 2: source language must be"),
     ],
 )
-def test_lines_ahead_of_a_bad_one_are_translated(
-    run: Run, model: str, bad: str, message: str
+def test_a_bad_line_keeps_its_place_and_is_told(
+    run: Run, model: str, bad: str, message: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    text = f'{{"text": "Save"}}\n{bad}\n{{"text": "Open"}}\n'.encode()
-    code, out, error = run("--target-lang", "de", "--json-input", text=text)
-    wanted = expected(model, ["Save"], "en", "de")
-    assert (code, f"{json.loads(out)['translation']}\n") == (2, wanted)
-    assert message in error
+    text = f'{{"text": "Save"}}\n{bad}\n\n{{"text": "Open", "target_lang": "de"}}\n'.encode()
+    code, out, error = run("--target-lang", "fr", "--json-input", text=text)
+    first, second, third, fourth = out.split("\n")[:-1]
+    assert f"{json.loads(first)['translation']}\n" == expected(model, ["Save"], "en", "fr")
+    assert message in json.loads(second)["error"]
+    assert third == ""
+    assert f"{json.loads(fourth)['translation']}\n" == expected(model, ["Open"], "en", "de")
+    assert message in caplog.text
+    assert (code, error.count("\n")) == (2, 1)
+    assert "must be translatable, but 1 of 4 are not. Their places are kept" in error
+
+
+def test_tables_name_languages_by_line(run: Run, model: str) -> None:
+    text = b"1\tSave\tde\n2\tOpen\tfr\r\n\n3\tOpen\txx\n4\n"
+    code, out, _ = run("--tsv", "text=2,target_lang=3", "--source-lang", "en", text=text)
+    save = expected(model, ["Save"], "en", "de")[:-1]
+    open_ = expected(model, ["Open"], "en", "fr")[:-1]
+    wanted = f"1\tSave\tde\t{save}\n2\tOpen\tfr\t{open_}\n\n3\tOpen\txx\t\n4\t\n"
+    assert (code, out) == (2, wanted)
+
+
+def test_a_line_must_name_a_target_if_the_run_does_not(
+    run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    code, out, _ = run("--json-input", text=b'{"text": "Save", "target_lang": "de"}\n{"text": ""}')
+    assert (code, out.count("\n")) == (2, 2)
+    assert "standard input line 2: target language must be named, but is not." in caplog.text
+
+
+def test_each_target_has_its_own_source(run: Run, model: str) -> None:
+    text = b'{"text": "Datei", "target_lang": "en", "source_lang": "de"}\n{"text": "Save"}\n'
+    code, out, _ = run("--target-lang", "fr", "--json-input", text=text)
+    first, second = (json.loads(line)["translation"] + "\n" for line in out.splitlines())
+    assert (code, first) == (0, expected(model, ["Datei"], "de", "en"))
+    assert second == expected(model, ["Save"], "en", "fr")
 
 
 def test_json_keeps_other_keys_and_may_name_languages_and_a_prefix(run: Run, model: str) -> None:
@@ -139,9 +165,10 @@ def test_long_lines_are_split_cut_or_refused_and_named(
     cut = run("--target-lang", "de", "--long", "truncate", text=long)[1]
     assert "cut after " in caplog.text
     assert cut != whole
-    code, _, error = run("--target-lang", "de", "--long", "error", text=long)
-    assert code == 2
-    assert "but standard input line 2 has " in error
+    caplog.clear()
+    code, refused, _ = run("--target-lang", "de", "--long", "error", text=long)
+    assert (code, refused) == (2, whole.split("\n")[0] + "\n\n")
+    assert "but standard input line 2 has " in caplog.text
 
 
 def test_scores_and_n_best_lists_are_columns(run: Run, model: str, tmp_path: Path) -> None:
@@ -165,6 +192,18 @@ def test_scores_and_n_best_lists_are_columns(run: Run, model: str, tmp_path: Pat
     assert float(scores[0]) < 0 == float(scores[1])
     (tmp_path / "t").write_text("a\n")
     assert main(["score", "--model", model, "--target-lang", "de", *files]) == 2
+
+
+def test_scores_of_words_are_json(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in "st":
+        (tmp_path / name).write_text("Save the file.\n\n")
+    files = ["--source", str(tmp_path / "s"), "--target", str(tmp_path / "t")]
+    assert main(["score", "--model", model, "--target-lang", "de", "--json", *files]) == 0
+    first, empty = map(json.loads, capsys.readouterr().out.splitlines())
+    assert [word for word, _ in first["words"]] == ["Save", "the", "file.", "</s>"]
+    assert (empty["target"], empty["score"], empty["words"]) == ("", 0.0, [])
 
 
 def test_languages_lists_directions(model: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -196,18 +235,22 @@ def test_a_direction_that_was_not_trained_is_warned_of(
         (["--length-penalty", "nan"], "length_penalty must be a finite number, 0 or above"),
         (["--threads", "0"], "--threads must be at least 1, but is 0."),
         (["--beam", "x"], "argument --beam: invalid int value: 'x'"),
-        (["--bean", "1"], "unrecognized arguments: --bean 1"),
+        (["--bean", "1"], "unrecognized arguments: --bean. See"),
         (["--device", "tpu"], "argument --device: invalid choice: 'tpu'"),
         (["--target-lang", "xx"], "target language must be one of de, en, fr, but is 'xx'."),
         (["--source-lang", "xx"], "source language must be one of de, en, fr, but is 'xx'."),
         (["--source-lang", "de"], "must differ from the source language, but both are 'de'."),
         (["--target-lang", "en"], "source language must be named to translate into 'en'"),
-        (["--input", "/none/text"], "--input must be a file, but is not there: /none/text."),
-        (["--input", "/"], "--input must be a file, but is a folder: /."),
+        (["--input", "/none/text"], "input must be a file, but is not there: /none/text."),
+        (["--input", "/"], "input must be a file, but is a folder: /."),
         (
             ["--output", "/none/out"],
             "--output must lie in a folder that is there, but is /none/out.",
         ),
+        (["/none/text"], "input must be a file, but is not there: /none/text."),
+        (["--tsv", "x"], "--tsv must be a column, as 2, or columns by name"),
+        (["--tsv", "1", "--json"], "--tsv must be left out with JSON, but is given."),
+        (["--resume"], "--resume must come with a file as --output, but that is not given."),
         (["--output", "/"], "--output must be a file, but is a folder: /."),
         (["--output", ""], "--output must be a file, but its name is empty."),
         (["--model", ""], "checkpoint must be a file, but its name is empty."),
@@ -240,7 +283,7 @@ def test_a_damaged_checkpoint_is_told(run: Run, model: str, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("closed", "message"),
     [
-        ("<&-", "standard input must be open, but is closed. Give --input FILE."),
+        ("<&-", "standard input must be open, but is closed. Name a FILE to read."),
         (">&-", "standard output must be open, but is closed. Lead it to a file"),
     ],
 )
@@ -287,6 +330,6 @@ def test_a_reader_that_leaves_early_is_no_error(model: str) -> None:
     process.stdout.close()
     process.stdin.write(b"Save\n")
     process.stdin.close()
-    assert process.wait(timeout=60) == 1
+    assert process.wait(timeout=60) == 141
     assert process.stderr.read() == b""
     process.stderr.close()

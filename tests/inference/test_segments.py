@@ -28,6 +28,17 @@ def test_sentence_ends_come_before_the_middle() -> None:
     assert split(["▁a", ".", "▁b", "▁c", "▁d", "▁e"], 4) == [["▁a", "."], ["▁b", "▁c", "▁d", "▁e"]]
 
 
+def test_each_sentence_is_a_part() -> None:
+    pieces = ["▁A", "b", "c", ".", "▁D", "e", "f", "!", "▁", "G", "h", "i", "j"]
+    assert split(pieces, 12) == [pieces[:4], pieces[4:8], pieces[8:]]
+    assert split(pieces, 13) == [pieces]
+
+
+def test_a_number_or_an_abbreviation_ends_no_sentence() -> None:
+    pieces = ["▁1", ".", "▁A", "▁b", "▁e", ".", "g", ".", "▁c", "▁d", ".", "▁E", "▁f", "▁g", "."]
+    assert split(pieces, 11) == [pieces[:11], pieces[11:]]
+
+
 def test_a_full_stop_inside_a_word_ends_nothing() -> None:
     assert split(["▁a", ".", "b", "▁c"], 3) == [["▁a", ".", "b"], ["▁c"]]
 
