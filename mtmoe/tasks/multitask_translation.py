@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,7 +26,13 @@ from mtmoe.data.schedule import parse_table
 from mtmoe.errors import ConfigError, DataError, uninterrupted
 from mtmoe.fairseq_view import core_config, fairseq_view, one_sentence
 from mtmoe.ops.routing import RouterKey
-from mtmoe.tasks.data_bin import choose_directions, find_pairs, load_side, load_vocabulary
+from mtmoe.tasks.data_bin import (
+    OneSplit,
+    choose_directions,
+    find_pairs,
+    load_side,
+    load_vocabulary,
+)
 from mtmoe.tasks.direction_dataset import DirectionData, DirectionDataset
 from mtmoe.tasks.interactive import Sentences, WholeText, encode_lines
 from mtmoe.tasks.programs import TASK_NAME, fit_program
@@ -73,7 +80,7 @@ class MultitaskTranslationTask(FairseqTask):
         pairs = find_pairs(self.config.data)
         available = sorted("-".join(direction) for direction in pairs)
         self.directions = choose_directions(self.config, available)
-        others = find_streams(self.config, TRAIN_SPLIT)
+        others = find_streams(self.config, self._split(TRAIN_SPLIT))
         self.streams = [*self.directions, *others]  # their numbers in batches and in the log
         self._iterator: StreamIterator | None = None  # of training on sampled streams
         self._names_pieces = False  # whether --bpe names a coder
@@ -96,7 +103,8 @@ class MultitaskTranslationTask(FairseqTask):
         if base == TRAIN_SPLIT and self.config.sampling.is_sampled:
             return self._make_streams(base)
         if ":" in only:
-            stream = load_stream(self.config, self.vocabulary, base, only, self.seed)
+            others = self._split(base)
+            stream = load_stream(self.config, self.vocabulary, others, only, self.seed)
             number = self.streams.index(only) if only in self.streams else 0
             return DirectionDataset([stream], [number], is_grouped=True)
         pairs = find_pairs(self.config.data, base)
@@ -117,10 +125,14 @@ class MultitaskTranslationTask(FairseqTask):
         is_translated = TRANSLATION in parse_table("task_mix", self.config.sampling.task_mix, "1")
         names = [d for d in self.directions if is_translated and tuple(d.split("-")) in pairs]
         parts = [self._load_direction(split, name, pairs) for name in names]
+        others = self._split(split)
         for name in self.streams[len(self.directions) :]:
-            parts.append(load_stream(self.config, self.vocabulary, split, name, self.seed))
+            parts.append(load_stream(self.config, self.vocabulary, others, name, self.seed))
             logger.info("%s %s: %d sentences", split, name, len(parts[-1].source))
         return StreamDataset(parts, [self.streams.index(part.name) for part in parts])
+
+    def _split(self, split: str) -> OneSplit:
+        return OneSplit(Path(self.config.data), split)
 
     def get_batch_iterator(self, dataset: Any, **settings: Any) -> Any:
         """The batches of an epoch: their number is a multiple of ranks x update_freq in training.

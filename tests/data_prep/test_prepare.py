@@ -16,6 +16,7 @@ import pytest
 from data_prep.binarise import dictionary_symbols
 from data_prep.check import count_overlaps, num_leaks, read_keys
 from data_prep.mmap_files import EOS
+from mtmoe.data.vocabulary import CONTROL_SYMBOLS
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "tests/samples/gettext"
@@ -88,6 +89,7 @@ def test_stock_fairseq_reads_the_data(prepared: Path) -> None:
     languages = ["de", "en", "es", "fr"]
     assert symbols.symbols[4:] == dictionary_symbols(model, languages)
     assert symbols.symbols[-4:] == ["__de__", "__en__", "__es__", "__fr__"]
+    assert symbols.symbols[-8:-4] == list(CONTROL_SYMBOLS)
     for split in ("train", "valid", "test"):
         data = load_langpair_dataset(
             str(folder), split, "de", symbols, "en", symbols, **FAIRSEQ_OPTIONS
