@@ -49,6 +49,7 @@ def clean_and_binarise(out: str, pair: str, folder: str) -> None:
 
     languages = pair.split("-")
     settings = json.loads(Path(out, "manifest.json").read_text())["steps"]["clean"]["settings"]
+    settings = {name: settings[name] for name in settings.keys() & Limits.__dataclass_fields__}
     files = (FilePair(pair, "none", "none"),)
     config = Config(tuple(languages), files=files, limits=Limits(**settings))
     clean.clean(Run(config, Path(folder), Path(folder)))

@@ -16,9 +16,9 @@ from data_prep.command import Run, run_main
 from data_prep.config import Limits
 from data_prep.filters import Filter, Pair, find_refusals, load_identifier, make_filters
 from data_prep.manifest import Result, Step, run_step
-from data_prep.normalise import strip_placeholders
+from data_prep.normalise import plain_punctuation, strip_placeholders
 from data_prep.parallel import map_on_cores, num_cores
-from data_prep.records import parse_document, parse_record
+from data_prep.records import Document, parse_document, parse_record, to_json
 from data_prep.tally import Tally
 from mtmoe.errors import DataError
 from mtmoe.files import open_atomic
@@ -37,6 +37,7 @@ class Block(NamedTuple):
     languages: Pair  # two equal ones: monolingual text
     limits: Limits
     is_titled: bool
+    plain: bool  # punctuation
 
 
 class Cleaned(NamedTuple):
@@ -71,6 +72,7 @@ def clean(run: Run) -> None:
     names += [extract.title_path(pair) for pair in extract.titled_of(run)]
     inputs = {name: run.out / name for name in names}
     settings = dataclasses.asdict(run.config.limits)
+    settings["plain_punctuation"] = run.config.plain_punctuation
     for name in ("max_translations", "drop_near_duplicates"):
         del settings[name]  # the split uses them
     run_step(run.out, Step("clean", settings, inputs, lambda: _clean(run)))
@@ -84,9 +86,10 @@ def _clean(run: Run) -> Result:
     for folder in (FOLDER, REPORT):
         (run.out / folder).mkdir(exist_ok=True)
     load_identifier()  # before the processes fork, so that they share it
+    plain = run.config.plain_punctuation
     files = {pair: _files_of(run, pair) for pair in _texts_of(run)}
     blocks = (
-        Block(file.source, *place, languages_of(pair), run.config.limits, file.is_titled)
+        Block(file.source, *place, languages_of(pair), run.config.limits, file.is_titled, plain)
         for pair, found in files.items()
         for file in found
         for place in file.places
@@ -159,30 +162,42 @@ def clean_block(block: Block) -> Cleaned:
     filters = _filters(block.languages, block.limits)
     tally = Tally(block.languages, [judge.name for judge in filters])
     lines = read_block(block.path, block.start, block.size)
-    judge = _judge_documents if block.is_titled else _judge_records
-    kept = [
-        line for line, is_kept in zip(lines, judge(block, lines, tally), strict=True) if is_kept
-    ]
-    return Cleaned(b"".join(line + b"\n" for line in kept), tally)
+    clean_lines = _clean_documents if block.is_titled else _clean_records
+    kept = [line + b"\n" for line in clean_lines(block, lines, tally)]
+    return Cleaned(b"".join(kept), tally)
 
 
-def _judge_records(block: Block, lines: list[bytes], tally: Tally) -> Iterator[bool]:
+def _clean_records(block: Block, lines: list[bytes], tally: Tally) -> Iterator[bytes]:
     records = [parse_record(line, block.path) for line in lines]
+    if block.plain:
+        records = [
+            record._replace(
+                first=plain_punctuation(record.first), second=plain_punctuation(record.second)
+            )
+            for record in records
+        ]
+        lines = [to_json(record).encode() for record in records]
     texts = [(record.first, record.second or record.first) for record in records]
-    for record, pair, reason in zip(records, texts, _refusals(block, texts), strict=True):
+    reasons = _refusals(block, texts)
+    for line, record, pair, reason in zip(lines, records, texts, reasons, strict=True):
         tally.add(record.origin, pair, reason)
-        yield reason is None
+        if reason is None:
+            yield line
 
 
-def _judge_documents(block: Block, lines: list[bytes], tally: Tally) -> Iterator[bool]:
+def _clean_documents(block: Block, lines: list[bytes], tally: Tally) -> Iterator[bytes]:
     """Titles and texts must both be accepted."""
     documents = [parse_document(line, block.path) for line in lines]
+    if block.plain:
+        documents = [Document(*map(plain_punctuation, document)) for document in documents]
+        lines = [to_json(document).encode() for document in documents]
     texts = [(document.first_text, document.second_text) for document in documents]
     of_titles = _refusals(block, [(d.first_title, d.second_title) for d in documents])
-    for pair, *reasons in zip(texts, of_titles, _refusals(block, texts), strict=True):
+    for line, pair, *reasons in zip(lines, texts, of_titles, _refusals(block, texts), strict=True):
         reason = reasons[0] or reasons[1]
         tally.add(TITLES, pair, reason, sized=False)
-        yield reason is None
+        if reason is None:
+            yield line
 
 
 def _refusals(block: Block, pairs: list[Pair]) -> list[str | None]:

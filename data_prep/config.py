@@ -135,12 +135,14 @@ class Config:
     files: tuple[FilePair, ...] = ()
     corpora: tuple[CorpusSettings, ...] = ()
     exclude: tuple[ExcludedText, ...] = ()
+    plain_punctuation: bool = False
     limits: Limits = field(default_factory=Limits)
     split: SplitSettings = field(default_factory=SplitSettings)
     vocabulary: VocabularySettings = field(default_factory=VocabularySettings)
 
     def __post_init__(self) -> None:
         _check_range("seed", self.seed, 0, 2**63)
+        _check_flag("plain_punctuation", self.plain_punctuation)
         for language in self.languages:
             _check_language(language)
         if len(set(self.languages)) != len(self.languages) or len(self.languages) < 2:

@@ -35,6 +35,14 @@ HTML_TAGS = frozenset(
     )
 )
 
+# Marks of many typographies to those of a keyboard, as Moses's normalize-punctuation does.
+PLAIN = str.maketrans(
+    dict.fromkeys("“”„‟«»″〝〞〟", '"')
+    | dict.fromkeys("‘’‚‛′‹›´`", "'")
+    | dict.fromkeys("‐‑‒–—―−", "-")
+    | {"…": "...", "•": "*", "·": "*"}
+)
+
 
 def clean_text(text: str) -> str:
     """One line, Unicode NFC, no invisible characters, single spaces, none at the ends.
@@ -43,6 +51,11 @@ def clean_text(text: str) -> str:
     """
     composed = INVISIBLE.sub("", unicodedata.normalize("NFC", text))
     return " ".join(CONTROL.sub(" ", composed).split())
+
+
+def plain_punctuation(text: str) -> str:
+    """Quotes, dashes and dots of many typographies as those of a keyboard."""
+    return text.translate(PLAIN)
 
 
 def has_control_characters(text: str) -> bool:
