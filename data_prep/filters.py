@@ -6,6 +6,7 @@ A filter judges a block of pairs at once; what it refuses, the filters after it 
 from __future__ import annotations
 
 import functools
+import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -15,6 +16,8 @@ from data_prep.languages import has_spaces, iso_639_3, script_of
 from data_prep.normalise import placeholders
 
 Pair = tuple[str, str]
+Judge = Callable[[Sequence[Pair]], Iterable[bool]]
+DIGIT = re.compile(r"\d")  # of any script
 NUM_RANKED = 30  # languages that heliport is asked for
 
 
@@ -22,7 +25,7 @@ class Filter(NamedTuple):
     """A named test of pairs."""
 
     name: str
-    accept: Callable[[Sequence[Pair]], Iterable[bool]]  # one answer a pair
+    accept: Judge  # one answer a pair
     words_only: bool = False  # judges the text without placeholders
 
 
@@ -58,10 +61,12 @@ def _character_filters(languages: Pair, limits: Limits) -> list[Filter]:
     shown = ["Latin" if name is None else name for name in scripts]
     shares = [0 if name is None else limits.min_script_share for name in scripts]
     letters = opus.AlphabetRatioFilter(limits.min_letter_share, exclude_whitespace=True)
-    script = _judge(opus.CharacterScoreFilter(shown, shares))
+    script = opus.CharacterScoreFilter(shown, shares)
+    are_letters = functools.partial(_are_letters, limits.min_letter_share)
+    are_latin = functools.partial(_are_latin, [name in ("Latin", None) for name in scripts])
     return [
-        Filter("few_letters", _judge(letters), True),
-        Filter("other_script", script, True),
+        Filter("few_letters", _spared(are_letters, _judge(letters)), True),
+        Filter("other_script", _spared(are_latin, _judge(script)), True),
     ]
 
 
@@ -69,22 +74,50 @@ def _agreement_filters(limits: Limits) -> list[Filter]:
     """What the two sides must have in common, or must not."""
     import opusfilter.filters as opus
 
-    filters = [Filter("copy", _judge(opus.SimilarityFilter(1.0, lowercase=True)), True)]
+    filters = [Filter("copy", _are_no_copies, True)]
     if limits.match_placeholders:
         filters.append(Filter("placeholders_differ", _placeholders_match))
     if limits.min_number_match > 0:
         judge = _judge(opus.NonZeroNumeralsFilter(limits.min_number_match))
-        filters.append(Filter("numbers_differ", functools.partial(_numbers_match, judge), True))
+        compare = functools.partial(_compare_digits, judge)
+        filters.append(Filter("numbers_differ", _spared(_have_no_digits, compare), True))
     return filters
 
 
-def _judge(judge: Any) -> Callable[[Sequence[Pair]], Iterable[bool]]:
+def _judge(judge: Any) -> Judge:
     """The answers of one of OpusFilter's filters."""
 
     def accept(pairs: Sequence[Pair]) -> Iterable[bool]:
         return map(judge.accept, judge.score(pairs))
 
     return accept
+
+
+def _spared(is_fine: Callable[[Pair], bool], judge: Judge) -> Judge:
+    """`judge`, which is not asked about pairs that it would surely accept."""
+
+    def accept(pairs: Sequence[Pair]) -> Iterable[bool]:
+        known = [is_fine(pair) for pair in pairs]
+        answers = iter(judge([pair for pair, fine in zip(pairs, known, strict=True) if not fine]))
+        return [fine or next(answers) for fine in known]
+
+    return accept
+
+
+def _are_letters(share: float, pair: Pair) -> bool:
+    """Whether `share` of each side, spaces included, is letters; combining marks do not count."""
+    return all(sum(map(str.isalpha, text)) >= share * len(text) for text in pair)
+
+
+def _are_latin(wanted: Sequence[bool], pair: Pair) -> bool:
+    """Whether each side is wanted in Latin letters, or in any, and has no others.
+
+    All letters below U+0250 are Latin, but for the micro sign.
+    """
+    return all(
+        is_wanted and (text.isascii() or (max(text) < "\u0250" and "\u00b5" not in text))
+        for is_wanted, text in zip(wanted, pair, strict=True)
+    )
 
 
 def _smoothed_ratio(opus: Any, threshold: float) -> Any:
@@ -97,21 +130,21 @@ def _smoothed_ratio(opus: Any, threshold: float) -> Any:
     return SmoothedLengthRatio(threshold, "char")
 
 
+def _are_no_copies(pairs: Sequence[Pair]) -> Iterable[bool]:
+    return (first.lower() != second.lower() for first, second in pairs)
+
+
 def _placeholders_match(pairs: Sequence[Pair]) -> Iterable[bool]:
     return (placeholders(first) == placeholders(second) for first, second in pairs)
 
 
-def _numbers_match(
-    judge: Callable[[Sequence[Pair]], Iterable[bool]], pairs: Sequence[Pair]
-) -> Iterable[bool]:
+def _have_no_digits(pair: Pair) -> bool:
+    return not (DIGIT.search(pair[0]) or DIGIT.search(pair[1]))
+
+
+def _compare_digits(judge: Judge, pairs: Sequence[Pair]) -> Iterable[bool]:
     """OpusFilter compares the digits 1 to 9 of ASCII; those of other scripts count as these."""
-    asked = [pair for pair in pairs if any(map(_has_digit, pair))]
-    answers = iter(judge([(_plain_digits(a), _plain_digits(b)) for a, b in asked]))
-    return [next(answers) if any(map(_has_digit, pair)) else True for pair in pairs]
-
-
-def _has_digit(text: str) -> bool:
-    return any(map(str.isdecimal, text))
+    return judge([(_plain_digits(first), _plain_digits(second)) for first, second in pairs])
 
 
 def _plain_digits(text: str) -> str:

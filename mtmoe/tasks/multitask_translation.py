@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -114,7 +115,7 @@ class MultitaskTranslationTask(FairseqTask):
             raise DataError(
                 f"{self.config.data} must hold the split {split!r}, but has no such files."
             )
-        parts = [self._load_direction(base, d, pairs) for d in names]
+        parts = self._load_directions(base, names, pairs)
         numbers = [self.directions.index(d) if d in self.directions else 0 for d in names]
         is_training = base == TRAIN_SPLIT
         temperature = self.config.sampling_temperature if is_training else 1.0
@@ -124,7 +125,7 @@ class MultitaskTranslationTask(FairseqTask):
         pairs = find_pairs(self.config.data, split)
         is_translated = TRANSLATION in parse_table("task_mix", self.config.sampling.task_mix, "1")
         names = [d for d in self.directions if is_translated and tuple(d.split("-")) in pairs]
-        parts = [self._load_direction(split, name, pairs) for name in names]
+        parts = self._load_directions(split, names, pairs)
         others = self._split(split)
         for name in self.streams[len(self.directions) :]:
             parts.append(load_stream(self.config, self.vocabulary, others, name, self.seed))
@@ -177,15 +178,20 @@ class MultitaskTranslationTask(FairseqTask):
                 if f"nll_loss_{name}" in stats:
                     self._iterator.dataset.losses[name] = float(stats[f"nll_loss_{name}"])
 
-    def _load_direction(
-        self, split: str, direction: str, pairs: dict[tuple[str, str], str]
-    ) -> DirectionData:
-        source, target = direction.split("-")
-        pair, folder = pairs[source, target], self.config.data
-        sides = [load_side(folder, split, pair, language) for language in (source, target)]
-        check_equal_lengths(f"{split}.{pair}", *sides)
-        logger.info("%s %s: %d sentences", split, direction, len(sides[0]))
-        return self._direction_data(direction, *sides)
+    def _load_directions(
+        self, split: str, directions: list[str], pairs: dict[tuple[str, str], str]
+    ) -> list[DirectionData]:
+        """The two directions of a pair share its sides."""
+        load = functools.cache(functools.partial(load_side, self.config.data, split))
+        parts = []
+        for direction in directions:
+            source, target = direction.split("-")
+            pair = pairs[source, target]
+            sides = load(pair, source), load(pair, target)
+            check_equal_lengths(f"{split}.{pair}", *sides)
+            logger.info("%s %s: %d sentences", split, direction, len(sides[0]))
+            parts.append(self._direction_data(direction, *sides))
+        return parts
 
     def _direction_data(self, direction: str, source: Any, target: Any) -> DirectionData:
         languages = direction.split("-")

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from data_prep.config import Limits
 from data_prep.filters import Filter, find_refusals, make_filters
+from data_prep.languages import script_of
 from data_prep.normalise import strip_placeholders
 
 GERMAN = "Diese Datei kann nicht gespeichert werden, weil der Platz fehlt."
@@ -92,3 +95,28 @@ def test_numbers_must_match_also_in_other_scripts() -> None:
     ]
     expected = [None, "numbers_differ", "numbers_differ", None]
     assert find_refusals(filters, pairs, pairs) == expected
+
+
+texts = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",)), max_size=30)
+mixed = texts | st.text("ab µéñЖя中\u0301 1-", max_size=12)
+
+
+@settings(max_examples=500, deadline=None)
+@given(mixed, mixed)
+def test_shortcuts_answer_as_opusfilter_does(first: str, second: str) -> None:
+    import opusfilter.filters as opus
+
+    limits = Limits()
+    for languages in (("en", "de"), ("en", "ru"), ("en", "ja")):
+        scripts = [script_of(language) for language in languages]
+        shown = [name or "Latin" for name in scripts]
+        shares = [0 if name is None else limits.min_script_share for name in scripts]
+        slow = {
+            "few_letters": opus.AlphabetRatioFilter(limits.min_letter_share, True),
+            "other_script": opus.CharacterScoreFilter(shown, shares),
+            "copy": opus.SimilarityFilter(1.0, lowercase=True),
+        }
+        ours = {judge.name: judge for judge in make_filters(languages, limits)}
+        for name, judge in slow.items():
+            expected = judge.accept(next(iter(judge.score([(first, second)]))))
+            assert list(ours[name].accept([(first, second)])) == [expected]
