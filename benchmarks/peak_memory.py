@@ -1,6 +1,6 @@
 """Run a command; tell the most memory that it and all its processes held at once, and their time.
 
-python -m benchmarks.peak_memory [--seconds 0.2] -- COMMAND...
+python -m benchmarks.peak_memory [--seconds 0.5] -- COMMAND...
 
 Memory is the proportional set size (a page that n processes share counts 1/n in each), summed over
 the processes and sampled; Linux only. The command's output goes where it goes; the result is one
@@ -69,7 +69,7 @@ def watch(command: list[str], seconds: float) -> dict[str, float]:
 def main() -> int:
     """Run the command of the command line."""
     parser = Parser(prog="python -m benchmarks.peak_memory", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=0.2, help="between samples")
+    parser.add_argument("--seconds", type=float, default=0.5, help="between samples")
     parser.add_argument("command", nargs="+", help="after --")
     options = parser.parse_args()
     result = watch(options.command, options.seconds)
