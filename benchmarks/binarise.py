@@ -1,10 +1,12 @@
-"""Binarising text beside stock fairseq-preprocess on the same text, in turns.
+"""Cleaning and binarising text beside stock fairseq-preprocess on the same text, in turns.
 
 python -m benchmarks.binarise --out RUN [--pair en-de] [--rounds 5]
 
 RUN is a folder that data_prep.prepare made. Each call is a process of its own, as a user starts it.
-Ours reads text and encodes it with SentencePiece; fairseq-preprocess is given the pieces, so that
-its time holds no encoding. Token ids and index must be equal, byte for byte.
+Ours judges each pair of the train text by all filters (which accepted it before, so that none is
+dropped), cuts it into pieces and writes numbers. fairseq-preprocess is given the pieces, so that
+its time holds no cutting, and the dictionary. Dictionaries, token ids and index must be equal, byte
+for byte.
 """
 
 from __future__ import annotations
@@ -18,72 +20,94 @@ import tempfile
 import time
 from pathlib import Path
 
-from data_prep.binarise import FIRST_PIECE, FOLDER, dictionary_symbols, number_table
+from data_prep import clean, extract
+from data_prep.binarise import (
+    FIRST_PIECE,
+    FOLDER,
+    dictionary_symbols,
+    number_table,
+    write_dictionaries,
+)
+from data_prep.command import Run
+from data_prep.config import Config, FilePair, Limits
 from data_prep.mmap_files import Encoder, encode_files
 from data_prep.parallel import num_cores
+from data_prep.records import Record, read_records, write_records
 from data_prep.text_files import text_path
 from data_prep.vocabulary import MODEL
 from mtmoe.cli.main import Parser
 from mtmoe.errors import DataError, run_command
-from mtmoe.files import check_input
+from mtmoe.files import check_input, open_atomic
 
 KINDS = ("bin", "idx")
+OURS, THEIRS = "mtmoe", "fairseq"
 
 
-def encode(out: str, pair: str, destination: str) -> None:
-    """Our side: the train text of a pair to numbers."""
+def clean_and_binarise(out: str, pair: str, folder: str) -> None:
+    """Our side: `extracted/PAIR.jsonl` of `folder` to numbers, beside the dictionaries."""
     from sentencepiece import SentencePieceProcessor
 
+    languages = pair.split("-")
+    settings = json.loads(Path(out, "manifest.json").read_text())["steps"]["clean"]["settings"]
+    settings = {name: settings[name] for name in settings.keys() & Limits.__dataclass_fields__}
+    files = (FilePair(pair, "none", "none"),)
+    config = Config(tuple(languages), files=files, limits=Limits(**settings))
+    clean.clean(Run(config, Path(folder), Path(folder)))
+    texts = [Path(folder, f"train.{pair}.{code}.text") for code in languages]
+    with open_atomic(texts[0]) as first, open_atomic(texts[1]) as second:
+        for record in read_records(Path(folder, clean.record_path(pair))):
+            first.write(f"{record.first}\n")
+            second.write(f"{record.second}\n")
     model = SentencePieceProcessor(model_file=f"{out}/{MODEL}")
-    languages = sorted(path.name.split(".")[1] for path in Path(out, FOLDER).glob("dict.*.txt"))
-    symbols = dictionary_symbols(model, languages)
+    known = sorted(path.name.split(".")[1] for path in Path(out, FOLDER).glob("dict.*.txt"))
+    symbols = dictionary_symbols(model, known)
+    write_dictionaries(Path(folder), languages, symbols)
     encoder = Encoder(Path(out, MODEL), number_table(model, symbols))
-    files = [
-        (Path(out, text_path("train", pair, code)), Path(destination, f"train.{pair}.{code}"))
-        for code in pair.split("-")
-    ]
-    list(encode_files(encoder, files, len(symbols) + FIRST_PIECE))
+    jobs = [(text, text.with_suffix("")) for text in texts]
+    list(encode_files(encoder, jobs, len(symbols) + FIRST_PIECE))
 
 
-def write_pieces(out: Path, pair: str, folder: Path) -> int:
-    """The pieces of the train text, with spaces between, for fairseq; the number of sentences."""
+def write_inputs(out: Path, pair: str, folder: Path) -> int:
+    """The train text as both sides read it: records, and pieces; the number of sentences."""
     from sentencepiece import SentencePieceProcessor
 
     model = SentencePieceProcessor(model_file=str(out / MODEL))
-    number = 0
+    sides = []
     for code in pair.split("-"):
         text = out / text_path("train", pair, code)
         check_input("--pair", text)
-        with text.open(encoding="utf-8") as lines, (folder / f"train.{code}").open("w") as pieces:
-            for line in lines:
-                number += 1
-                pieces.write(" ".join(model.encode(line.rstrip("\n"), out_type=str)) + "\n")
-    return number
+        sides.append(text.read_text("utf-8").split("\n")[:-1])
+        with open_atomic(folder / f"train.{code}") as file:
+            file.writelines(f"{' '.join(pieces)}\n" for pieces in model.encode(sides[-1], str))
+    records = (Record(first, second, "train") for first, second in zip(*sides, strict=True))
+    write_records(folder / OURS / extract.record_path(pair), records)
+    return sum(map(len, sides))
 
 
 def commands(out: Path, pair: str, folder: Path) -> dict[str, list[str]]:
     """The two commands; each writes to the folder of its name."""
     source, target = pair.split("-")
-    call = f"from benchmarks.binarise import encode; encode({str(out)!r}, {pair!r}, "
+    call = f"from benchmarks.binarise import clean_and_binarise; clean_and_binarise({str(out)!r}, "
     preprocess = Path(sys.executable).with_name("fairseq-preprocess")
     stock = f"--source-lang {source} --target-lang {target} --workers {num_cores()}".split()
     for code, side in ((source, "src"), (target, "tgt")):
         stock += [f"--{side}dict", str(out / FOLDER / f"dict.{code}.txt")]
-    stock += ["--trainpref", str(folder / "train"), "--destdir", str(folder / "fairseq")]
+    stock += ["--trainpref", str(folder / "train"), "--destdir", str(folder / THEIRS)]
     return {
-        "mtmoe": [sys.executable, "-c", f"{call}{str(folder / 'mtmoe')!r})"],
-        "fairseq": [str(preprocess), *stock],
+        OURS: [sys.executable, "-c", f"{call}{pair!r}, {str(folder / OURS)!r})"],
+        THEIRS: [str(preprocess), *stock],
     }
 
 
-def time_in_turns(lines: dict[str, list[str]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each command in each round.
+def time_in_turns(lines: dict[str, list[str]], folder: Path, rounds: int) -> dict[str, list[float]]:
+    """Seconds of each command in each round; what an earlier round made is removed.
 
     Raises:
         DataError: a command fails.
     """
     seconds: dict[str, list[float]] = {name: [] for name in lines}
     for _ in range(rounds):
+        (folder / OURS / "manifest.json").unlink(missing_ok=True)
         for name, line in lines.items():
             start = time.perf_counter()
             done = subprocess.run(line, capture_output=True, text=True)
@@ -98,17 +122,18 @@ def compare(out: Path, pair: str, rounds: int) -> dict[str, object]:
     """Sentences per second of both, the ratio, and whether what they wrote is equal."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "mtmoe").mkdir()
-        number = write_pieces(out, pair, folder)
-        seconds = time_in_turns(commands(out, pair, folder), rounds)
-        files = [f"train.{pair}.{code}.{kind}" for code in pair.split("-") for kind in KINDS]
-        same, *_ = filecmp.cmpfiles(folder / "mtmoe", folder / "fairseq", files, shallow=False)
+        number = write_inputs(out, pair, folder)
+        seconds = time_in_turns(commands(out, pair, folder), folder, rounds)
+        codes = pair.split("-")
+        files = [f"train.{pair}.{code}.{kind}" for code in codes for kind in KINDS]
+        files += [f"dict.{code}.txt" for code in codes]
+        same, *_ = filecmp.cmpfiles(folder / OURS, folder / THEIRS, files, shallow=False)
     medians = {name: statistics.median(times) for name, times in seconds.items()}
     return {
         "sentences": number,
         "seconds": {name: [round(t, 2) for t in times] for name, times in seconds.items()},
         "sentences_per_second": {name: round(number / median) for name, median in medians.items()},
-        "ratio": round(medians["fairseq"] / medians["mtmoe"], 2),
+        "ratio": round(medians[THEIRS] / medians[OURS], 2),
         "equal": sorted(same) == sorted(files),
     }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sys
+from pathlib import Path
 from typing import Any
 
 from data_prep.command import Run, run_main
@@ -13,6 +14,7 @@ from data_prep.manifest import Result, Step, run_step
 from data_prep.mmap_files import UNK, Encoder, encode_files
 from data_prep.text_files import MONO, PARTS, SPLITS, TITLES, mono_path, text_path, titled_path
 from data_prep.vocabulary import MODEL
+from mtmoe.data.vocabulary import CONTROL_SYMBOLS, language_tag
 from mtmoe.files import open_atomic
 
 FOLDER = "data-bin"
@@ -20,16 +22,11 @@ SPECIAL = ("<unk>", "<s>", "</s>")  # of SentencePiece; fairseq has its own
 FIRST_PIECE = 4
 
 
-def language_tag(language: str) -> str:
-    """The token that stands for a language."""
-    return f"__{language}__"
-
-
 def binarise(run: Run) -> None:
     """Write `data-bin/`: dictionaries, a copy of the SentencePiece model, and token numbers."""
     files = text_files(run)
     inputs = {name: run.out / name for name in (MODEL, *files)}
-    settings = {"languages": sorted(run.config.languages)}
+    settings = {"languages": sorted(run.config.languages), "symbols": CONTROL_SYMBOLS}
     run_step(run.out, Step("binarise", settings, inputs, lambda: _binarise(run, files)))
 
 
@@ -85,17 +82,25 @@ def _write_vocabulary(run: Run, symbols: list[str]) -> list[str]:
     outputs = [f"{FOLDER}/{MODEL}"]
     with open(run.out / MODEL, "rb") as source, open_atomic(run.out / outputs[0], "wb") as copy:
         shutil.copyfileobj(source, copy)
-    for language in sorted(run.config.languages):
-        outputs.append(f"{FOLDER}/dict.{language}.txt")
-        with open_atomic(run.out / outputs[-1]) as file:
+    languages = sorted(run.config.languages)
+    names = write_dictionaries(run.out / FOLDER, languages, symbols)
+    return outputs + [f"{FOLDER}/{name}" for name in names]
+
+
+def write_dictionaries(folder: Path, languages: list[str], symbols: list[str]) -> list[str]:
+    """Write one dictionary a language, all equal; return their names."""
+    names = [f"dict.{language}.txt" for language in languages]
+    for name in names:
+        with open_atomic(folder / name) as file:
             file.writelines(f"{symbol} 1\n" for symbol in symbols)
-    return outputs
+    return names
 
 
 def dictionary_symbols(model: Any, languages: list[str]) -> list[str]:
-    """The symbols of fairseq's dictionary after its own four: pieces, then language tags."""
+    """The symbols of fairseq's dictionary after its own four: pieces, task symbols, tags."""
     pieces = [model.id_to_piece(i) for i in range(model.get_piece_size())]
-    return [p for p in pieces if p not in SPECIAL] + [language_tag(code) for code in languages]
+    kept = [piece for piece in pieces if piece not in SPECIAL]
+    return [*kept, *CONTROL_SYMBOLS, *map(language_tag, languages)]
 
 
 if __name__ == "__main__":

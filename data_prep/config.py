@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from data_prep.corpus_settings import CorpusSettings, DebianSettings, check_pair
+from data_prep.corpus_settings import CorpusSettings, DebianSettings, ExcludedText, check_pair
 from data_prep.languages import CODE, canonical
 from mtmoe.errors import ConfigError
 from mtmoe.files import check_input, decode_lines
@@ -25,6 +25,11 @@ def _check_range(name: str, value: object, low: float, high: float, whole: bool 
         )
 
 
+def _check_flag(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise ConfigError(f"{name} must be true or false, but is {value!r}.")
+
+
 @dataclass(frozen=True)
 class GettextSettings:
     """Software translations inside pinned wheels."""
@@ -33,10 +38,7 @@ class GettextSettings:
     permissive_only: bool = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.permissive_only, bool):
-            raise ConfigError(
-                f"gettext.permissive_only must be true or false, but is {self.permissive_only!r}."
-            )
+        _check_flag("gettext.permissive_only", self.permissive_only)
 
 
 @dataclass(frozen=True)
@@ -63,12 +65,17 @@ class Limits:
     min_script_share: float = 0.5  # letters of the language's own script among letters
     min_letters_to_identify: int = 40  # shorter text is not asked for its language
     language_margin: float = 1.0  # heliport score by which another language must win
+    match_placeholders: bool = True  # both sides must have the same ones
+    min_number_match: float = 0.0  # likeness of the digits of both sides; 1: all equal; 0: any
     max_translations: int = 3  # different translations of one string that train keeps
+    drop_near_duplicates: bool = False  # pairs that differ from another by case, signs or space
 
     def __post_init__(self) -> None:
         for setting in dataclasses.fields(self):
             name, value = f"limits.{setting.name}", getattr(self, setting.name)
-            if name.endswith("_share"):
+            if isinstance(setting.default, bool):
+                _check_flag(name, value)
+            elif name.endswith(("_share", "_match")):
                 _check_range(name, value, 0, 1, whole=False)
             elif isinstance(setting.default, int):
                 _check_range(name, value, 1, 1e6)
@@ -127,12 +134,15 @@ class Config:
     debian: DebianSettings | None = None
     files: tuple[FilePair, ...] = ()
     corpora: tuple[CorpusSettings, ...] = ()
+    exclude: tuple[ExcludedText, ...] = ()
+    plain_punctuation: bool = False
     limits: Limits = field(default_factory=Limits)
     split: SplitSettings = field(default_factory=SplitSettings)
     vocabulary: VocabularySettings = field(default_factory=VocabularySettings)
 
     def __post_init__(self) -> None:
         _check_range("seed", self.seed, 0, 2**63)
+        _check_flag("plain_punctuation", self.plain_punctuation)
         for language in self.languages:
             _check_language(language)
         if len(set(self.languages)) != len(self.languages) or len(self.languages) < 2:
@@ -150,8 +160,8 @@ class Config:
     @property
     def is_english_centred(self) -> bool:
         """Whether a source pairs English with every language."""
-        catalogues = any(corpus.format == "gettext" for corpus in self.corpora)
-        return self.gettext is not None or self.debian is not None or catalogues
+        of_user = any(corpus.is_english_centred for corpus in self.corpora)
+        return self.gettext is not None or self.debian is not None or of_user
 
     def _check_sources(self) -> None:
         if self.is_english_centred and "en" not in self.languages:
@@ -174,11 +184,13 @@ class Config:
                 raise ConfigError(
                     f"corpora must have different names, but two are {title!r}. Give each a `name`."
                 )
-        for corpus in self.corpora:
-            if corpus.language and corpus.language not in self.languages:
+        for key, language in (
+            *(("corpora.language", corpus.language) for corpus in self.corpora),
+            *(("exclude.language", text.language) for text in self.exclude),
+        ):
+            if language and language not in self.languages:
                 raise ConfigError(
-                    f"corpora.language must be one of the languages ({known}), but is "
-                    f"{corpus.language}."
+                    f"{key} must be one of the languages ({known}), but is {language}."
                 )
 
 
@@ -243,6 +255,9 @@ def _build_config(content: dict[str, Any], path: str) -> Config:
         entries = _list(values["files"] or [], "files")
         folder = Path(path).parent
         values["files"] = tuple(_build_file_pair(entry, path, folder) for entry in entries)
+    if "exclude" in values:
+        entries = _list(values["exclude"] or [], "exclude")
+        values["exclude"] = tuple(_build_excluded(entry, path) for entry in entries)
     values["languages"] = _list(values.get("languages", []), "languages")
     return _build(Config, values, "", path)
 
@@ -265,7 +280,14 @@ def _build_corpus(values: Any, path: str) -> CorpusSettings:
     if isinstance(values, dict) and "columns" in values:
         values = values | {"columns": _list(values["columns"], "corpora.columns")}
     corpus = _build(CorpusSettings, values, "corpora.", path)
+    if corpus.format == "mtdata":  # its path is an id
+        return corpus
     return dataclasses.replace(corpus, path=str(Path(path).parent / corpus.path))
+
+
+def _build_excluded(values: Any, path: str) -> ExcludedText:
+    text = _build(ExcludedText, values, "exclude.", path)
+    return dataclasses.replace(text, path=str(Path(path).parent / text.path))
 
 
 def _list(value: Any, name: str) -> tuple[Any, ...]:

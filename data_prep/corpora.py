@@ -14,8 +14,10 @@ from data_prep.records import Record
 from data_prep.sources.corpus import Corpus
 from data_prep.sources.debian import debian_corpora
 from data_prep.sources.files import file_corpora, moses_corpus
+from data_prep.sources.flores import flores_corpora
 from data_prep.sources.gettext import Wheel, extract_language
 from data_prep.sources.monolingual import text_corpus
+from data_prep.sources.mtdata import mtdata_corpus
 from data_prep.sources.tables import table_corpus
 from data_prep.sources.tmx import tmx_corpus
 from data_prep.sources.wheels import Package, chosen_packages
@@ -43,12 +45,19 @@ def corpora_of(run: Run) -> list[Corpus]:
     corpora += debian_corpora(config, run.cache)
     corpora += file_corpora(config.files)
     for settings in config.corpora:
-        if settings.format == "gettext":
-            package = Package(settings.title, "", "", "", settings.licence, True)
-            corpora += catalogue_corpora(run, Path(settings.path), package, True)
-        else:
-            corpora.append(MAKERS[settings.format](settings))
+        corpora += _corpora_of_user(run, settings)
     return corpora
+
+
+def _corpora_of_user(run: Run, settings: CorpusSettings) -> list[Corpus]:
+    if settings.format == "gettext":
+        package = Package(settings.title, "", "", "", settings.licence, True)
+        return catalogue_corpora(run, Path(settings.path), package, True)
+    if settings.format == "flores":
+        return flores_corpora(settings, run.config.languages)
+    if settings.format == "mtdata":
+        return [mtdata_corpus(settings, run.cache)]
+    return [MAKERS[settings.format](settings)]
 
 
 def catalogue_corpora(run: Run, path: Path, package: Package, of_user: bool) -> list[Corpus]:

@@ -15,6 +15,8 @@ FORMATS = {
     "jsonl": "pair",
     "tmx": "pair",
     "gettext": "",
+    "flores": "",
+    "mtdata": "pair",
     "text": "language",
 }
 COLUMNS = {"tsv": (1, 2), "jsonl": ()}  # jsonl: the languages themselves
@@ -39,7 +41,7 @@ class CorpusSettings:
     """A file, folder or archive with text in one of FORMATS."""
 
     format: str
-    path: str
+    path: str  # of mtdata: the corpus's id
     pair: str = ""
     language: str = ""
     columns: tuple[int | str, ...] = field(default_factory=tuple)
@@ -81,9 +83,30 @@ class CorpusSettings:
             )
 
     @property
+    def is_english_centred(self) -> bool:
+        """Whether it pairs English with every language."""
+        return not FORMATS[self.format]
+
+    @property
     def title(self) -> str:
         """What the report calls the corpus."""
         return self.name or f"{self.format} {Path(self.path).name}"
+
+
+@dataclass(frozen=True)
+class ExcludedText:
+    """Text of one language, a sentence a line, that no split may share a string with."""
+
+    language: str
+    path: str
+
+    def __post_init__(self) -> None:
+        for name in ("language", "path"):
+            if not isinstance(getattr(self, name), str):
+                raise ConfigError(
+                    f"exclude.{name} must be text, but is {getattr(self, name)!r}. Put it into "
+                    "quotes."
+                )
 
 
 def check_pair(name: str, pair: object) -> None:

@@ -11,13 +11,15 @@ from __future__ import annotations
 import contextlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
 
 from data_prep.assign import HASH_RANGE, Hash, Row, deduplicate, make_hash, make_row, order_of
 from data_prep.config import SplitSettings
+from data_prep.normalise import copy_key
 from data_prep.records import read_records
+from data_prep.text_files import Marks
 
 FILE_BYTES = 1 << 24  # of the files that are handled in memory
 MAX_FILES = 500
@@ -29,6 +31,7 @@ class Rules(NamedTuple):
     settings: SplitSettings
     max_translations: int
     seed: int
+    drop_near_duplicates: bool = False
 
 
 class Sifted(NamedTuple):
@@ -40,24 +43,28 @@ class Sifted(NamedTuple):
     files: list[Path]  # rows of train, each file before the next in the final order
 
 
-def sift(pair: str, source: Path, work: Path, rules: Rules) -> Sifted:
+def sift(pair: str, source: Path, work: Path, rules: Rules, excluded: Marks) -> Sifted:
     """Deduplicate the records of `source`, and part train from what is held out.
 
     Args:
+        excluded: (language, key) of strings that no split may have.
         work: an empty folder for files that are no longer wanted afterwards but `Sifted.files`.
     """
     hashed = make_hash(rules.seed)
     num_files = min(MAX_FILES, 1 + source.stat().st_size // FILE_BYTES)
     counts: Counter[str] = Counter({"in": 0, "duplicates": 0, "translations": 0})
     rows = (record[:2] for record in read_records(source))
-    parts = scatter(rows, [work / f"{pair}.{n}.in" for n in range(num_files)], hashed)
+    paths = [work / f"{pair}.{n}.in" for n in range(num_files)]
+    parts = scatter(rows, paths, copy_key if rules.drop_near_duplicates else str, hashed)
     held_out: list[Row] = []
     files = [work / f"{pair}.{n}.train" for n in range(num_files)]
     with contextlib.ExitStack() as stack:
         opened = [stack.enter_context(path.open("w", encoding="utf-8")) for path in files]
         for part in parts:
-            for row in _distinct(pair, part, rules, counts, hashed):
-                if row.region == "train":
+            for row in _distinct(pair, part, rules, counts):
+                if not excluded.isdisjoint(row.marks()):
+                    counts["excluded"] += 1
+                elif row.region == "train":
                     place = order_of(row, hashed)[0] * num_files // HASH_RANGE
                     _write(opened[place], [*row.texts, *row.keys])
                 else:
@@ -66,12 +73,14 @@ def sift(pair: str, source: Path, work: Path, rules: Rules) -> Sifted:
     return Sifted(pair, held_out, dict(counts), files)
 
 
-def scatter(rows: Iterable[tuple[str, str]], paths: list[Path], hashed: Hash) -> list[Path]:
-    """Write each row to the file that the hash of its first string names; the files."""
+def scatter(
+    rows: Iterable[tuple[str, str]], paths: list[Path], key: Callable[[str], str], hashed: Hash
+) -> list[Path]:
+    """Write each row to the file that the hash of its first string's key names; the files."""
     with contextlib.ExitStack() as stack:
         files = [stack.enter_context(path.open("w", encoding="utf-8")) for path in paths]
         for row in rows:
-            _write(files[hashed(row[0]) % len(files)], row)
+            _write(files[hashed(key(row[0])) % len(files)], row)
     return paths
 
 
@@ -84,16 +93,22 @@ def _read(path: Path) -> Iterator[list[str]]:
         yield from map(json.loads, file)
 
 
-def _distinct(
-    pair: str, part: Path, rules: Rules, counts: Counter[str], hashed: Hash
-) -> Iterator[Row]:
+def _distinct(pair: str, part: Path, rules: Rules, counts: Counter[str]) -> Iterator[Row]:
+    hashed = make_hash(rules.seed)
     texts = [(first, second) for first, second in _read(part)]
     distinct = deduplicate(texts, rules.max_translations, hashed)
     unique = len(set(texts))
     counts["in"] += len(texts)
     counts["duplicates"] += len(texts) - unique
     counts["translations"] += unique - len(distinct)
-    return (make_row(pair, row, rules.settings, hashed) for row in distinct)
+    known: set[tuple[str, str]] = set()
+    for texts_of_row in distinct:
+        row = make_row(pair, texts_of_row, rules.settings, hashed)
+        if rules.drop_near_duplicates and row.keys in known:
+            counts["near_duplicates"] += 1
+            continue
+        known.add(row.keys)
+        yield row
 
 
 def train_rows(

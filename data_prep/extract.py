@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import sys
 from collections import Counter
@@ -15,7 +14,7 @@ from data_prep.config import Config, pair_name
 from data_prep.corpora import corpora_of
 from data_prep.manifest import Result, Step, run_step
 from data_prep.parallel import map_on_cores
-from data_prep.records import Record
+from data_prep.records import Record, to_json
 from data_prep.sources.corpus import Corpus
 from data_prep.sources.files import check_files
 from data_prep.sources.gettext import Wheel
@@ -121,7 +120,7 @@ def _extract_pair(job: tuple[Run, str]) -> Part:
                 for record in corpus.read(count):
                     kind = isinstance(record, Record)
                     numbers[kind] += 1
-                    files[kind].write(json.dumps(record, ensure_ascii=False) + "\n")
+                    files[kind].write(to_json(record) + "\n")
                 counts[corpus.name] = dict(sorted(count.items()))
     if not numbers[False]:
         (run.out / title_path(pair)).unlink()

@@ -9,8 +9,9 @@ from typing import Any
 
 from data_prep.command import Run, run_main
 from data_prep.manifest import Result, Step, run_step
-from data_prep.sources import debian
+from data_prep.sources import debian, mtdata
 from data_prep.sources.apt import Index, fetch_translations, read_index
+from data_prep.sources.mtdata import fetch_mtdata
 from data_prep.sources.wheels import Package, chosen_packages, fetch_wheels
 from mtmoe.errors import DataError
 
@@ -28,6 +29,9 @@ def fetch(run: Run) -> None:
         settings[debian.NAME] = _fetch_debian(run)
         counts[debian.NAME] = sum(map(bool, settings[debian.NAME].values()))
         summary += f"; Debian's descriptions in {counts[debian.NAME]} languages"
+    for corpus in run.config.corpora:
+        if corpus.format == mtdata.NAME:
+            settings.setdefault(mtdata.NAME, {})[corpus.path] = fetch_mtdata(corpus, run.cache)
     run_step(run.out, Step("fetch", settings, {}, lambda: Result([], counts, summary)))
 
 

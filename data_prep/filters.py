@@ -1,15 +1,23 @@
-"""The filters of the cleaning step: OpusFilter's, and the language check by heliport."""
+"""The filters of the cleaning step: OpusFilter's, and the language check by heliport.
+
+A filter judges a block of pairs at once; what it refuses, the filters after it do not see.
+"""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from data_prep.config import Limits
 from data_prep.languages import has_spaces, iso_639_3, script_of
+from data_prep.normalise import placeholders
 
 Pair = tuple[str, str]
+Judge = Callable[[Sequence[Pair]], Iterable[bool]]
+DIGIT = re.compile(r"\d")  # of any script
 NUM_RANKED = 30  # languages that heliport is asked for
 
 
@@ -17,7 +25,7 @@ class Filter(NamedTuple):
     """A named test of pairs."""
 
     name: str
-    accept: Callable[[Pair], bool]
+    accept: Judge  # one answer a pair
     words_only: bool = False  # judges the text without placeholders
 
 
@@ -26,35 +34,90 @@ def make_filters(languages: Pair, limits: Limits) -> list[Filter]:
 
     Two equal languages stand for monolingual text, whose sides are equal.
     """
-    import opusfilter.filters as opus
-
-    longest, words = limits.max_characters, limits.max_words
-    letters, script = limits.min_letter_share, limits.min_script_share
-    long_words = [limits.max_word_characters if has_spaces(c) else longest + 1 for c in languages]
-    ratio = limits.max_length_ratio * (1 if all(map(has_spaces, languages)) else 2)
-    scripts = [script_of(language) for language in languages]
-    shown = ["Latin" if name is None else name for name in scripts]
-    shares = [0 if name is None else script for name in scripts]
-    chosen = [
-        ("too_long", opus.LengthFilter(1, longest, "char"), False),
-        ("too_many_words", opus.LengthFilter(0, words, "word"), False),
-        ("length_ratio", _smoothed_ratio(opus, ratio), False),
-        ("long_word", opus.LongWordFilter(long_words), True),
-        ("few_letters", opus.AlphabetRatioFilter(letters, exclude_whitespace=True), True),
-        ("other_script", opus.CharacterScoreFilter(shown, shares), True),
-        ("copy", opus.SimilarityFilter(1.0, lowercase=True), True),
-    ]
-    filters = [Filter(name, _acceptor(judge), stripped) for name, judge, stripped in chosen]
-    if languages[0] == languages[1]:
-        filters = [judge for judge in filters if judge.name != "copy"]
+    filters = [*_length_filters(languages, limits), *_character_filters(languages, limits)]
+    if languages[0] != languages[1]:
+        filters += _agreement_filters(limits)
     return [*filters, Filter("other_language", LanguageCheck(languages, limits), True)]
 
 
-def _acceptor(judge: Any) -> Callable[[Pair], bool]:
-    def accept(pair: Pair) -> bool:
-        return bool(judge.accept(next(iter(judge.score([pair])))))
+def _length_filters(languages: Pair, limits: Limits) -> list[Filter]:
+    import opusfilter.filters as opus
+
+    longest = limits.max_characters
+    long_words = [limits.max_word_characters if has_spaces(c) else longest + 1 for c in languages]
+    ratio = limits.max_length_ratio * (1 if all(map(has_spaces, languages)) else 2)
+    return [
+        Filter("too_long", _judge(opus.LengthFilter(1, longest, "char"))),
+        Filter("too_many_words", _judge(opus.LengthFilter(0, limits.max_words, "word"))),
+        Filter("length_ratio", _judge(_smoothed_ratio(opus, ratio))),
+        Filter("long_word", _judge(opus.LongWordFilter(long_words)), True),
+    ]
+
+
+def _character_filters(languages: Pair, limits: Limits) -> list[Filter]:
+    import opusfilter.filters as opus
+
+    scripts = [script_of(language) for language in languages]
+    shown = ["Latin" if name is None else name for name in scripts]
+    shares = [0 if name is None else limits.min_script_share for name in scripts]
+    letters = opus.AlphabetRatioFilter(limits.min_letter_share, exclude_whitespace=True)
+    script = opus.CharacterScoreFilter(shown, shares)
+    are_letters = functools.partial(_are_letters, limits.min_letter_share)
+    are_latin = functools.partial(_are_latin, [name in ("Latin", None) for name in scripts])
+    return [
+        Filter("few_letters", _spared(are_letters, _judge(letters)), True),
+        Filter("other_script", _spared(are_latin, _judge(script)), True),
+    ]
+
+
+def _agreement_filters(limits: Limits) -> list[Filter]:
+    """What the two sides must have in common, or must not."""
+    import opusfilter.filters as opus
+
+    filters = [Filter("copy", _are_no_copies, True)]
+    if limits.match_placeholders:
+        filters.append(Filter("placeholders_differ", _placeholders_match))
+    if limits.min_number_match > 0:
+        judge = _judge(opus.NonZeroNumeralsFilter(limits.min_number_match))
+        compare = functools.partial(_compare_digits, judge)
+        filters.append(Filter("numbers_differ", _spared(_have_no_digits, compare), True))
+    return filters
+
+
+def _judge(judge: Any) -> Judge:
+    """The answers of one of OpusFilter's filters."""
+
+    def accept(pairs: Sequence[Pair]) -> Iterable[bool]:
+        return map(judge.accept, judge.score(pairs))
 
     return accept
+
+
+def _spared(is_fine: Callable[[Pair], bool], judge: Judge) -> Judge:
+    """`judge`, which is not asked about pairs that it would surely accept."""
+
+    def accept(pairs: Sequence[Pair]) -> Iterable[bool]:
+        known = [is_fine(pair) for pair in pairs]
+        answers = iter(judge([pair for pair, fine in zip(pairs, known, strict=True) if not fine]))
+        return [fine or next(answers) for fine in known]
+
+    return accept
+
+
+def _are_letters(share: float, pair: Pair) -> bool:
+    """Whether `share` of each side, spaces included, is letters; combining marks do not count."""
+    return all(sum(map(str.isalpha, text)) >= share * len(text) for text in pair)
+
+
+def _are_latin(wanted: Sequence[bool], pair: Pair) -> bool:
+    """Whether each side is wanted in Latin letters, or in any, and has no others.
+
+    All letters below U+0250 are Latin, but for the micro sign.
+    """
+    return all(
+        is_wanted and (text.isascii() or (max(text) < "\u0250" and "\u00b5" not in text))
+        for is_wanted, text in zip(wanted, pair, strict=True)
+    )
 
 
 def _smoothed_ratio(opus: Any, threshold: float) -> Any:
@@ -65,6 +128,27 @@ def _smoothed_ratio(opus: Any, threshold: float) -> Any:
             return len(segment) + 15
 
     return SmoothedLengthRatio(threshold, "char")
+
+
+def _are_no_copies(pairs: Sequence[Pair]) -> Iterable[bool]:
+    return (first.lower() != second.lower() for first, second in pairs)
+
+
+def _placeholders_match(pairs: Sequence[Pair]) -> Iterable[bool]:
+    return (placeholders(first) == placeholders(second) for first, second in pairs)
+
+
+def _have_no_digits(pair: Pair) -> bool:
+    return not (DIGIT.search(pair[0]) or DIGIT.search(pair[1]))
+
+
+def _compare_digits(judge: Judge, pairs: Sequence[Pair]) -> Iterable[bool]:
+    """OpusFilter compares the digits 1 to 9 of ASCII; those of other scripts count as these."""
+    return judge([(_plain_digits(first), _plain_digits(second)) for first, second in pairs])
+
+
+def _plain_digits(text: str) -> str:
+    return "".join(str(unicodedata.decimal(c)) for c in text if c.isdecimal())
 
 
 @functools.cache
@@ -89,9 +173,9 @@ class LanguageCheck:
         self.min_letters = limits.min_letters_to_identify
         self.margin = limits.language_margin
 
-    def __call__(self, pair: Pair) -> bool:
-        """Whether the pair is kept."""
-        return all(map(self._fits, pair, self.codes))
+    def __call__(self, pairs: Sequence[Pair]) -> Iterable[bool]:
+        """Whether each pair is kept."""
+        return (all(map(self._fits, pair, self.codes)) for pair in pairs)
 
     def _known_code(self, language: str) -> str | None:
         code = iso_639_3(language)
@@ -102,16 +186,34 @@ class LanguageCheck:
         return code
 
     def _fits(self, text: str, code: str | None) -> bool:
-        if code is None or sum(map(str.isalpha, text)) < self.min_letters:
+        is_long = len(text) >= self.min_letters and sum(map(str.isalpha, text)) >= self.min_letters
+        if code is None or not is_long:
+            return True
+        if self.identifier.identify(text, ignore_confidence=True) == code:
             return True
         ranked = self.identifier.identify_topk_with_score(text, NUM_RANKED)
         own: float = dict(ranked).get(code, ranked[-1][1])
         return bool(own - ranked[0][1] < self.margin)
 
 
-def first_refusal(filters: Iterable[Filter], pair: Pair, words: Pair) -> str | None:
-    """The name of the first filter that refuses the pair, or None if all accept it."""
+def find_refusals(
+    filters: Iterable[Filter], pairs: Sequence[Pair], words: Sequence[Pair]
+) -> list[str | None]:
+    """The name of the first filter that refuses each pair, or None if all accept it.
+
+    Args:
+        words: the pairs without placeholders.
+    """
+    refusals: list[str | None] = [None] * len(pairs)
+    left = list(range(len(pairs)))
     for judge in filters:
-        if not judge.accept(words if judge.words_only else pair):
-            return judge.name
-    return None
+        seen = words if judge.words_only else pairs
+        kept = []
+        answers = judge.accept([seen[number] for number in left])
+        for number, is_kept in zip(left, answers, strict=True):
+            if is_kept:
+                kept.append(number)
+            else:
+                refusals[number] = judge.name
+        left = kept
+    return refusals

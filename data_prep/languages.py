@@ -121,8 +121,14 @@ def has_spaces(language: str) -> bool:
 def iso_639_3(language: str) -> str | None:
     """The three-letter code by which heliport may know a language; None for an unknown one."""
     base = language.split("_")[0]
-    if base in HELIPORT or len(base) == 3:
-        return HELIPORT.get(base, base)
+    return HELIPORT.get(base) or three_letters(base)
+
+
+def three_letters(language: str) -> str | None:
+    """The code of ISO 639-3; None for an unknown language."""
+    base = language.split("_")[0]
+    if len(base) == 3:
+        return base
     from iso639 import Lang
     from iso639.exceptions import InvalidLanguageValue
 

@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from data_prep.blocks import cut, read_block
 from data_prep.parallel import map_on_cores, num_cores
 from mtmoe.files import open_atomic
 
 EOS, UNK = 2, 3  # in fairseq's dictionary
-BLOCK_BYTES = 1 << 20  # of text
 MAGIC = b"MMIDIDX\x00\x00"
 DTYPES = {np.dtype(np.uint16): 8, np.dtype(np.uint32): 9}  # fairseq's numbers for them
 COPY_ROWS = 1 << 20
@@ -54,24 +54,9 @@ def best_dtype(num_symbols: int) -> np.dtype[Any]:
     return np.dtype(np.uint16) if num_symbols < 65500 else np.dtype(np.uint32)
 
 
-def cut(path: Path, block_bytes: int = BLOCK_BYTES) -> Iterator[tuple[int, int]]:
-    """(start, bytes) of blocks of whole lines, each of about `block_bytes`."""
-    size, start = path.stat().st_size, 0
-    with path.open("rb") as file:
-        while start < size:
-            file.seek(start + block_bytes)
-            file.readline()
-            end = min(file.tell(), size)
-            yield start, end - start
-            start = end
-
-
 def encode_block(block: Block) -> Encoded:
     """The numbers of a block's lines; each line ends with EOS."""
-    with block.path.open("rb") as file:
-        file.seek(block.start)
-        text = file.read(block.size).decode()
-    lines = text.removesuffix("\n").split("\n")
+    lines = [line.decode() for line in read_block(block.path, block.start, block.size)]
     model, table = _load(block.encoder)
     return encode_lines(model, table, lines, block.dtype)
 

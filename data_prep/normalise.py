@@ -24,6 +24,7 @@ PLACEHOLDER = re.compile(
     """,
     re.VERBOSE,
 )
+MAY_BE_PLACEHOLDER = re.compile("[%${<&]")  # one of these begins each
 TAG = re.compile(r"<(/?)([A-Za-z][\w:.-]*)")
 HTML_TAGS = frozenset(
     re.findall(
@@ -32,6 +33,14 @@ HTML_TAGS = frozenset(
         "img input ins kbd label li mark ol option p pre q s samp script select small span strong "
         "style sub sup table tbody td th thead tr tt u ul var video",
     )
+)
+
+# Marks of many typographies to those of a keyboard, as Moses's normalize-punctuation does.
+PLAIN = str.maketrans(
+    dict.fromkeys("“”„‟«»″〝〞〟", '"')
+    | dict.fromkeys("‘’‚‛′‹›´`", "'")
+    | dict.fromkeys("‐‑‒–—―−", "-")
+    | {"…": "...", "•": "*", "·": "*"}
 )
 
 
@@ -44,6 +53,11 @@ def clean_text(text: str) -> str:
     return " ".join(CONTROL.sub(" ", composed).split())
 
 
+def plain_punctuation(text: str) -> str:
+    """Quotes, dashes and dots of many typographies as those of a keyboard."""
+    return text.translate(PLAIN)
+
+
 def has_control_characters(text: str) -> bool:
     """Whether `text` holds a control character other than tabs and line ends."""
     return any(found not in LAYOUT for found in CONTROL.findall(text))
@@ -51,6 +65,8 @@ def has_control_characters(text: str) -> bool:
 
 def strip_placeholders(text: str) -> str:
     """The words of `text`: placeholders, tags and entities give way to a space."""
+    if not MAY_BE_PLACEHOLDER.search(text):
+        return " ".join(text.split())
     return " ".join(PLACEHOLDER.sub(" ", text).split())
 
 
@@ -61,6 +77,8 @@ def placeholders(text: str) -> Counter[str]:
     does not have (`<filter>` is a word for people); `$name` counts as `${name}`; doubled percent
     signs and entities do not count, because translations place them by other rules.
     """
+    if not MAY_BE_PLACEHOLDER.search(text):
+        return Counter()
     found = (match.group() for match in PLACEHOLDER.finditer(text))
     return Counter(_canonical(item) for item in found if item != "%%" and not item.startswith("&"))
 
@@ -75,6 +93,18 @@ def _canonical(item: str) -> str:
     return "".join(item.split())
 
 
+class _Kept(dict[int, int | None]):
+    """For `str.translate`: letters, marks and numbers stay, all else goes; grows with use."""
+
+    def __missing__(self, code: int) -> int | None:
+        kept = code if unicodedata.category(chr(code))[0] in "LMN" else None
+        self[code] = kept
+        return kept
+
+
+_KEPT = _Kept()
+
+
 def copy_key(text: str) -> str:
     """What near-copies share: letters, marks and digits of the words, without case.
 
@@ -82,7 +112,7 @@ def copy_key(text: str) -> str:
     a letter or digit is its own key.
     """
     folded = unicodedata.normalize("NFKC", strip_placeholders(text)).casefold()
-    return "".join(c for c in folded if unicodedata.category(c)[0] in "LMN") or text
+    return folded.translate(_KEPT) or text
 
 
 def remove_accelerator(text: str, mark: str) -> str:

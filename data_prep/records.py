@@ -10,6 +10,8 @@ from typing import NamedTuple
 from mtmoe.errors import DataError
 from mtmoe.files import check_input, open_atomic
 
+to_json = json.JSONEncoder(ensure_ascii=False).encode
+
 
 class Record(NamedTuple):
     """A pair of strings; `first` is in the first language of the pair's name."""
@@ -34,26 +36,44 @@ def write_records(path: Path, records: Iterable[Record | Document]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with open_atomic(path) as file:
         for record in records:
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            file.write(to_json(record) + "\n")
+
+
+def parse_record(line: bytes, path: Path) -> Record:
+    """A line that `write_records` wrote.
+
+    Raises:
+        DataError: it is none; names `path`.
+    """
+    return Record(*_parse(line, path))
+
+
+def parse_document(line: bytes, path: Path) -> Document:
+    """See `parse_record`."""
+    return Document(*_parse(line, path))
 
 
 def read_records(path: Path) -> Iterator[Record]:
     """The records that `write_records` wrote, one by one."""
-    return (Record(*values) for values in _read(path))
+    return (parse_record(line, path) for line in _lines(path))
 
 
 def read_documents(path: Path) -> Iterator[Document]:
     """The documents that `write_records` wrote, one by one."""
-    return (Document(*values) for values in _read(path))
+    return (parse_document(line, path) for line in _lines(path))
 
 
-def _read(path: Path) -> Iterator[list[str]]:
+def _lines(path: Path) -> Iterator[bytes]:
     check_input("records", path)
-    with path.open(encoding="utf-8", newline="\n") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                yield json.loads(line)
-            except ValueError:
-                raise DataError(
-                    f"records must be JSON, but {path} line {number} is not. Remove the file."
-                ) from None
+    with path.open("rb") as file:
+        yield from file
+
+
+def _parse(line: bytes, path: Path) -> list[str]:
+    try:
+        values: list[str] = json.loads(line)
+    except ValueError:
+        raise DataError(
+            f"records must be JSON, but a line of {path} is not: {line[:40]!r}. Remove the file."
+        ) from None
+    return values

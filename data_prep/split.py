@@ -15,13 +15,16 @@ from typing import NamedTuple
 from data_prep import clean, titles
 from data_prep.assign import Row, choose, make_hash
 from data_prep.command import Run, run_main
+from data_prep.config import Config
 from data_prep.divide import Rules, Sifted, sift, train_rows
 from data_prep.extract import monolingual_of, pairs_of, titled_of
 from data_prep.manifest import Result, Step, run_step
+from data_prep.normalise import clean_text, copy_key
 from data_prep.parallel import map_on_cores
+from data_prep.sources.streams import open_lines
 from data_prep.text_files import SPLITS, Marks, mono_path, text_path
 from mtmoe.errors import DataError
-from mtmoe.files import open_atomic
+from mtmoe.files import check_input, open_atomic
 
 
 class _Job(NamedTuple):
@@ -33,7 +36,9 @@ class _Job(NamedTuple):
 
 def rules_of(run: Run) -> Rules:
     """How the run divides its rows."""
-    return Rules(run.config.split, run.config.limits.max_translations, run.config.seed)
+    limits = run.config.limits
+    settings = (run.config.split, limits.max_translations, run.config.seed)
+    return Rules(*settings, limits.drop_near_duplicates)
 
 
 def split(run: Run) -> None:
@@ -41,32 +46,57 @@ def split(run: Run) -> None:
     pairs = [*pairs_of(run.config), *monolingual_of(run.config)]
     names = [clean.record_path(pair) for pair in pairs]
     names += [clean.title_path(pair) for pair in titled_of(run)]
-    settings = dataclasses.asdict(run.config.split)
-    settings |= {"seed": run.config.seed, "max_translations": run.config.limits.max_translations}
-    step = Step("split", settings, {n: run.out / n for n in names}, lambda: _split(run, pairs))
+    settings = {**dataclasses.asdict(run.config.split), "seed": run.config.seed}
+    for name in ("max_translations", "drop_near_duplicates"):
+        settings[name] = getattr(run.config.limits, name)
+    inputs = {name: run.out / name for name in names} | excluded_files(run.config)
+    step = Step("split", settings, inputs, lambda: _split(run, pairs))
     run_step(run.out, step)
+
+
+def excluded_files(config: Config) -> dict[str, Path]:
+    """The files of `exclude`, by their names in the manifest."""
+    return {
+        f"exclude {number} {text.language} {Path(text.path).name}": Path(text.path)
+        for number, text in enumerate(config.exclude, 1)
+    }
+
+
+def read_excluded(config: Config) -> Marks:
+    """(language, key) of the strings of `exclude`.
+
+    Raises:
+        DataError: a file is missing or damaged.
+    """
+    marks: Marks = set()
+    for text in config.exclude:
+        check_input("exclude.path", text.path)
+        with open_lines(text.path) as lines:
+            marks |= {(text.language, copy_key(clean_text(line))) for line, _ in lines if line}
+    return marks
 
 
 def _split(run: Run, pairs: list[str]) -> Result:
     work = Path(tempfile.mkdtemp(dir=run.out, prefix=".split."))
     try:
-        jobs = [(run, pair, work) for pair in pairs]
+        excluded = read_excluded(run.config)
+        jobs = [(run, pair, work, excluded) for pair in pairs]
         sifted = list(map_on_cores(_sift, jobs, "deduplicate"))
         held_out = hold_out(sifted, rules_of(run))
         forbidden = {mark for rows in held_out.values() for row in rows for mark in row.marks()}
         result = _write_all(run, sifted, held_out, forbidden)
     finally:
         shutil.rmtree(work)
-    outputs, counts = titles.split_titles(run, titled_of(run), forbidden)
+    outputs, counts = titles.split_titles(run, titled_of(run), forbidden | excluded)
     train, valid, test = (sum(c[name] for c in result.counts.values()) for name in SPLITS)
     summary = f"{train:,} pairs in train, {valid:,} in valid, {test:,} in test"
     all_counts = result.counts | ({"titles": counts} if counts else {})
     return Result(result.outputs + outputs, all_counts, summary)
 
 
-def _sift(job: tuple[Run, str, Path]) -> Sifted:
-    run, pair, work = job
-    return sift(pair, run.out / clean.record_path(pair), work, rules_of(run))
+def _sift(job: tuple[Run, str, Path, Marks]) -> Sifted:
+    run, pair, work, excluded = job
+    return sift(pair, run.out / clean.record_path(pair), work, rules_of(run), excluded)
 
 
 def hold_out(sifted: Iterable[Sifted], rules: Rules) -> dict[str, list[Row]]:

@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter, defaultdict
 from typing import Any
 
 from data_prep.languages import has_spaces
 
 NUM_EXAMPLES = 10  # of each corpus and filter
+SIZES = ("sentences_before", "words_before", "sentences_after", "words_after")
+
+
+@functools.cache
+def _has_spaces(language: str) -> bool:
+    return has_spaces(language)
 
 
 def num_words(text: str, language: str) -> int:
     """Words; characters in a language that puts no spaces between words."""
-    return len(text.split()) if has_spaces(language) else len("".join(text.split()))
+    words = text.split()
+    return len(words) if _has_spaces(language) else sum(map(len, words))
 
 
 class Tally:
     """Counts the rows of one pair; two equal languages stand for monolingual text."""
 
     def __init__(self, languages: tuple[str, str], filters: list[str]) -> None:
-        self.languages, self.filters = languages, filters
+        self.filters = filters
         self.read: Counter[str] = Counter()  # by corpus
         self.dropped: Counter[tuple[str, str]] = Counter()  # by corpus and filter
         self.examples: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
-        self.sizes = {code: Counter[str]() for code in languages}
+        self.sizes = {code: dict.fromkeys(SIZES, 0) for code in languages}
 
     def add(
-        self, corpus: str, texts: tuple[Any, ...], reason: str | None, sized: bool = True
+        self, corpus: str, texts: tuple[str, str], reason: str | None, sized: bool = True
     ) -> None:
         """Note a row: kept if `reason` is None, else dropped by that filter.
 
@@ -40,11 +48,24 @@ class Tally:
             if len(examples) < NUM_EXAMPLES:
                 examples.append((texts[0][:1000], texts[1][:1000]))
         if sized:
-            for code, text in dict(zip(self.languages, texts, strict=True)).items():
-                words, size = num_words(text, code), self.sizes[code]
-                size.update(sentences_before=1, words_before=words)
-                if reason is None:
-                    size.update(sentences_after=1, words_after=words)
+            # equal languages have equal texts, which count once
+            for (code, size), text in zip(self.sizes.items(), texts, strict=False):
+                words = num_words(text, code)
+                size["sentences_before"] += 1
+                size["words_before"] += words
+                size["sentences_after"] += reason is None
+                size["words_after"] += words if reason is None else 0
+
+    def merge(self, later: Tally) -> None:
+        """Add what a tally of the rows after these has counted."""
+        self.read += later.read
+        self.dropped += later.dropped
+        for place, examples in later.examples.items():
+            known = self.examples[place]
+            known += examples[: NUM_EXAMPLES - len(known)]
+        for code, size in later.sizes.items():
+            for name, count in size.items():
+                self.sizes[code][name] += count
 
     def totals(self) -> dict[str, int]:
         """Rows in, dropped by each filter, and out, over all corpora."""
@@ -65,4 +86,4 @@ class Tally:
             }
             kept = number - sum(self.dropped[corpus, name] for name in self.filters)
             corpora[corpus] = {"read": number, "kept": kept, "dropped": dropped}
-        return {"corpora": corpora, "sizes": {code: dict(s) for code, s in self.sizes.items()}}
+        return {"corpora": corpora, "sizes": self.sizes}

@@ -37,7 +37,7 @@ def main() -> None:
     systems = parse_systems(args.system, args.beam)
     if args.limit is not None and args.limit < 1:
         raise ConfigError(f"--limit must be at least 1, but is {args.limit}. Give 1 or more.")
-    texts = read_directions(args.text, args.split, args.limit)
+    texts = choose(read_directions(args.text, args.split, args.limit), args.directions)
     output = Path(args.output)
     hypotheses = collect_hypotheses(output, systems, texts)
     rows = score_all(hypotheses, texts)
@@ -60,8 +60,25 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--output", required=True, metavar="FOLDER")
     parser.add_argument("--beam", type=int, default=4, help="hypotheses of the beam search")
+    parser.add_argument("--directions", default="", help="only these, as en-de,de-en")
     parser.add_argument("--limit", type=int, metavar="N", help="the first N sentences of each pair")
     return parser.parse_args()
+
+
+def choose(texts: Sequence[ParallelText], directions: str) -> list[ParallelText]:
+    """The texts of the named directions, in that order; all if none is named.
+
+    Raises:
+        ConfigError: there is no text of one.
+    """
+    by_name = {text.direction: text for text in texts}
+    wanted = list(filter(None, (name.strip() for name in directions.split(",")))) or list(by_name)
+    for name in wanted:
+        if name not in by_name:
+            raise ConfigError(
+                f"--directions must be among {', '.join(by_name)}, but one is {name!r}."
+            )
+    return [by_name[name] for name in wanted]
 
 
 def parse_systems(texts: Sequence[str], beam: int) -> list[System]:

@@ -1,7 +1,7 @@
 """Check what a recipe is given before its first step, and print the settings that make its model.
 
-python recipes/check_settings.py --recipe FOLDER --out OUT --data YAML --minutes M --keep N -- \\
-    [overrides]
+python recipes/check_settings.py --recipe FOLDER --out OUT --data YAML --minutes M [--keep N] \\
+    -- [overrides]
 
 Settings that a training cannot change midway are printed as JSON, for OUT/settings.json; if
 checkpoints of other settings lie in OUT, they are refused.
@@ -48,7 +48,8 @@ def main() -> None:
     check_input("DATA", args.data, ConfigError)
     check_files(load_config(args.data).files)
     settings = compose_settings(Path(args.recipe), args.overrides)
-    check_keep(args.keep, settings)
+    if args.keep is not None:
+        check_keep(args.keep, settings)
     check_unchanged(Path(args.out), settings)
     sys.stdout.write(json.dumps(settings, sort_keys=True) + "\n")
 
@@ -56,8 +57,9 @@ def main() -> None:
 def parse_arguments() -> argparse.Namespace:
     """The options, and the overrides after `--`."""
     parser = Parser("recipes/check_settings.py", description=__doc__)
-    for name in ("recipe", "out", "data", "minutes", "keep"):
+    for name in ("recipe", "out", "data", "minutes"):
         parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--keep", help="of recipes that prune")
     parser.add_argument("overrides", nargs="*")
     return parser.parse_args()
 
@@ -147,8 +149,10 @@ def compose_settings(recipe: Path, overrides: list[str]) -> Settings:
     return {key: flat[key] for key in wanted if key not in FREE}
 
 
-def compose(recipe: Path, overrides: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The configuration as Hydra makes it, and with the defaults of our groups.
+def compose(
+    recipe: Path, overrides: list[str], name: str = "train"
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The configuration as Hydra makes it of NAME.yaml, and with the defaults of our groups.
 
     Raises:
         ConfigError: Hydra refuses an override.
@@ -162,11 +166,11 @@ def compose(recipe: Path, overrides: list[str]) -> tuple[dict[str, Any], dict[st
     import mtmoe.models.moe_transformer
     import mtmoe.tasks.multitask_translation  # noqa: F401  (what --user-dir imports)
 
-    hydra_init("train")
+    hydra_init(name)
     given = ["task.data=/", "checkpoint.save_dir=/", "optimization.stop_time_hours=1"]
     try:
         with hydra.initialize_config_dir(str(recipe.resolve()), version_base="1.1"):  # fairseq's
-            config = hydra.compose("train", [*given, *overrides])
+            config = hydra.compose(name, [*given, *overrides])
         config.common.user_dir = None  # has the folder of a run that is not there yet
         plain = OmegaConf.to_container(config, enum_to_str=True)
         add_defaults(config)

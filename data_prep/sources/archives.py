@@ -1,4 +1,4 @@
-"""Members of zip and tar archives, read in place: nothing is unpacked."""
+"""Members of zip and tar archives and Debian packages, read in place: nothing is unpacked."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from data_prep.sources import streams
+from data_prep.sources.deb import open_data
 from data_prep.sources.streams import GuardedStream, readable
 from mtmoe.errors import DataError
 
 ZIPS = (".zip", ".whl")
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+DEBS = (".deb",)
 MAX_MEMBERS = 100_000
 MAX_MEMBER_BYTES = 1 << 26  # of one that is read as a whole
 UNSAFE = re.compile(r"(^|/)\.\.(/|$)|^/|^[A-Za-z]:|[\\\0]")
@@ -24,7 +27,7 @@ DAMAGE = (zipfile.BadZipFile, tarfile.TarError, NotImplementedError, RuntimeErro
 
 def is_archive(path: str | Path) -> bool:
     """Whether the name is that of an archive."""
-    return str(path).endswith((*ZIPS, *TARS))
+    return str(path).endswith((*ZIPS, *TARS, *DEBS))
 
 
 class Archive:
@@ -59,14 +62,35 @@ class Archive:
     def _tar_sizes(self) -> list[tuple[str, int]]:
         sizes: list[tuple[str, int]] = []
         self.packed, self.num_unsafe = {}, 0
-        with tarfile.open(self.path) as archive:
+        total = 0
+        with self._open_tar() as archive:
             for member in archive:
                 self._check_number(len(sizes))
+                total += member.size
+                self._check_total(total)  # before its bytes are passed over
                 if member.isfile():
                     sizes.append((member.name.removeprefix("./"), member.size))
                 elif not member.isdir():
                     self.num_unsafe += 1
         return sizes
+
+    @contextlib.contextmanager
+    def _open_tar(self) -> Iterator[tarfile.TarFile]:
+        if not self.path.name.endswith(DEBS):
+            with tarfile.open(self.path) as tar:
+                yield tar
+        else:
+            with open_data(self.path) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
+                yield tar
+
+    def _check_total(self, size: int) -> None:
+        limit = max(streams.FREE_BYTES, streams.MAX_RATIO * self.path.stat().st_size)
+        if size > limit:
+            raise DataError(
+                f"unpacked text must be at most {streams.MAX_RATIO} times its packed size, but "
+                f"{self.path} gives over {limit:,} bytes. It may be a bomb; unpack it yourself if "
+                "not."
+            )
 
     def _check_number(self, number: int) -> None:
         if number > MAX_MEMBERS:
@@ -99,7 +123,7 @@ class Archive:
                 with self._zip.open(name) as stream:
                     yield GuardedStream(stream, label, self.packed[name])
             else:
-                with tarfile.open(self.path) as tar:
+                with self._open_tar() as tar:
                     member = tar.extractfile(self._tar_member(tar, name))
                     assert member
                     packed = self.path.stat().st_size

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, NamedTuple, cast
 
-from mtmoe.errors import ConfigError, DataError
+from mtmoe.errors import DataError
 
 MAX_LINE_BYTES = 1 << 20
 MAX_RATIO = 200  # of unpacked to packed bytes; text seldom exceeds 20
@@ -35,11 +35,7 @@ class Line(NamedTuple):
 
 
 def open_packed(path: Path) -> IO[bytes]:
-    """Open a file for reading; its name tells how it is packed.
-
-    Raises:
-        ConfigError: it is packed by Zstandard, and the package `zstandard` is not installed.
-    """
+    """Open a file for reading; its name tells how it is packed."""
     openers: dict[str, Callable[[Path, str], object]] = {
         ".gz": gzip.open,
         ".bz2": bz2.open,
@@ -51,13 +47,8 @@ def open_packed(path: Path) -> IO[bytes]:
 
 
 def _open_zstandard(path: Path, mode: str) -> IO[bytes]:
-    try:
-        import zstandard
-    except ModuleNotFoundError:
-        raise ConfigError(
-            f"the package zstandard must be installed to read {path}, but is not. "
-            "Use `pip install zstandard`, or pack the file by gzip."
-        ) from None
+    import zstandard
+
     return io.BufferedReader(cast(io.RawIOBase, zstandard.open(path, mode)), 1 << 17)
 
 

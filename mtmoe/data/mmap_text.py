@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import struct
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -39,15 +40,7 @@ class MmapText:
         for path in (index, text):
             check_input("binarised text", path)
         with open(index, "rb") as file:
-            head = file.read(HEADER.size)
-            magic, version, code, count = (
-                HEADER.unpack(head) if len(head) == HEADER.size else (b"",) * 4
-            )
-            if (magic, version) != MAGIC or code not in TYPES:
-                raise DataError(
-                    f"{index} must be an index of fairseq's mmap format, but is not. "
-                    "Binarise the text again."
-                )
+            code, count = _read_head(file, index)
             _check_size(index, HEADER.size + (LENGTH_BYTES + PLACE_BYTES) * count)
             self.sizes: NDArray[np.int32] = np.fromfile(file, np.int32, count)  # (size,)
         self.dtype = np.dtype(TYPES[code])
@@ -63,6 +56,30 @@ class MmapText:
         places, numbers = _open(self.prefix, len(self.sizes), self.dtype.str)
         first = int(places[row]) // self.dtype.itemsize
         return torch.from_numpy(numbers[first : first + int(self.sizes[row])].astype(np.int64))
+
+
+def count_sentences(prefix: str | Path) -> int:
+    """The number of sentences of a text, by its index alone.
+
+    Raises:
+        DataError: there is no index, or it is damaged.
+    """
+    index = f"{prefix}.idx"
+    check_input("binarised text", index)
+    with open(index, "rb") as file:
+        return _read_head(file, index)[1]
+
+
+def _read_head(file: BinaryIO, index: str) -> tuple[int, int]:
+    """The code of the numbers' type, and the count of sentences."""
+    head = file.read(HEADER.size)
+    magic, version, code, count = HEADER.unpack(head) if len(head) == HEADER.size else (b"",) * 4
+    if (magic, version) != MAGIC or code not in TYPES:
+        raise DataError(
+            f"{index} must be an index of fairseq's mmap format, but is not. "
+            "Binarise the text again."
+        )
+    return code, count
 
 
 @functools.lru_cache(MAX_OPEN)

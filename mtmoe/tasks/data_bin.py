@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import re
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from mtmoe.config import MultitaskConfig
-from mtmoe.data.mmap_text import MmapText
+from mtmoe.data.mmap_text import MmapText, count_sentences
 from mtmoe.data.vocabulary import Vocabulary, read_symbols
 from mtmoe.errors import ConfigError, DataError
 
 MODEL_FILE = "sentencepiece.model"
+MONO, TITLES = "mono", "titles"  # folders of monolingual and of titled text
+PAIR = re.compile(r"(\w+)\.(\w+)-(\w+)\.(\w+)")  # split.first-second.language
+TEXT_OF_TITLES = re.compile(r"(\w+)\.(\w+-\w+)\.(\w+)\.text")
 
 
 def load_vocabulary(folder: str | Path) -> Vocabulary:
@@ -38,20 +44,77 @@ def load_vocabulary(folder: str | Path) -> Vocabulary:
     return Vocabulary(read_symbols(text), model.read_bytes())
 
 
+def index_names(folder: str | Path) -> list[str]:
+    """The indices of a folder, without `.idx`, sorted; none where there is no folder."""
+    try:
+        names = os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted(name.removesuffix(".idx") for name in names if name.endswith(".idx"))
+
+
 def find_pairs(folder: str | Path, split: str | None = None) -> dict[tuple[str, str], str]:
     """Which pair of files holds each direction: {("de", "en"): "en-de", ("en", "de"): "en-de"}.
 
     Args:
         split: only pairs of this split; None: of any.
     """
-    pattern = re.compile(r"(\w+)\.(\w+)-(\w+)\.\w+\.idx")
     pairs: dict[tuple[str, str], str] = {}
-    for path in sorted(Path(folder).glob("*.idx")):
-        found = pattern.fullmatch(path.name)
+    for name in index_names(folder):
+        found = PAIR.fullmatch(name)
         if found and split in (None, found[1]):
             first, second = found[2], found[3]
             pairs[first, second] = pairs[second, first] = f"{first}-{second}"
     return pairs
+
+
+@dataclass(frozen=True)
+class OneSplit:
+    """The text of a split that is no pair: of one language, or with titles."""
+
+    folder: Path
+    split: str
+
+    @cached_property
+    def texts(self) -> dict[str, Path]:
+        """The text of each language, by the path without its ending.
+
+        That is `mono/SPLIT.de`; where a language has none, its side of the largest pair.
+        """
+        found: dict[str, list[Path]] = {}
+        for name in index_names(self.folder):
+            match = PAIR.fullmatch(name)
+            if match and match[1] == self.split:
+                found.setdefault(match[4], []).append(self.folder / name)
+        texts = {language: _largest(paths) for language, paths in found.items()}
+        for name in index_names(self.folder / MONO):
+            split, _, language = name.rpartition(".")
+            if split == self.split and count_sentences(self.folder / MONO / name):
+                texts[language] = self.folder / MONO / name
+        return {code: path for code, path in sorted(texts.items()) if count_sentences(path)}
+
+    @cached_property
+    def titles(self) -> dict[str, tuple[Path, Path]]:
+        """Texts and their titles by direction, `en-de` and `de-de`, as paths without endings.
+
+        Of a direction that several pairs have (`en-en`), the largest pair's.
+        """
+        folder = self.folder / TITLES
+        found: dict[str, list[tuple[Path, Path]]] = {}
+        for name in index_names(folder):
+            match = TEXT_OF_TITLES.fullmatch(name)
+            if match and match[1] == self.split and count_sentences(folder / name):
+                for target in match[2].split("-"):
+                    title = folder / f"{self.split}.{match[2]}.{target}.title"
+                    found.setdefault(f"{match[3]}-{target}", []).append((folder / name, title))
+        return {
+            direction: max(files, key=lambda pair: count_sentences(pair[0]))
+            for direction, files in sorted(found.items())
+        }
+
+
+def _largest(paths: list[Path]) -> Path:
+    return max(paths, key=count_sentences) if len(paths) > 1 else paths[0]
 
 
 def choose_directions(config: MultitaskConfig, available: list[str]) -> list[str]:

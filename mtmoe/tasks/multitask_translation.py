@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,7 +27,13 @@ from mtmoe.data.schedule import parse_table
 from mtmoe.errors import ConfigError, DataError, uninterrupted
 from mtmoe.fairseq_view import core_config, fairseq_view, one_sentence
 from mtmoe.ops.routing import RouterKey
-from mtmoe.tasks.data_bin import choose_directions, find_pairs, load_side, load_vocabulary
+from mtmoe.tasks.data_bin import (
+    OneSplit,
+    choose_directions,
+    find_pairs,
+    load_side,
+    load_vocabulary,
+)
 from mtmoe.tasks.direction_dataset import DirectionData, DirectionDataset
 from mtmoe.tasks.interactive import Sentences, WholeText, encode_lines
 from mtmoe.tasks.programs import TASK_NAME, fit_program
@@ -76,7 +84,7 @@ class MultitaskTranslationTask(FairseqTask):
         pairs = find_pairs(self.config.data)
         available = sorted("-".join(direction) for direction in pairs)
         self.directions = choose_directions(self.config, available)
-        others = find_streams(self.config, TRAIN_SPLIT)
+        others = find_streams(self.config, self._split(TRAIN_SPLIT))
         self.streams = [*self.directions, *others]  # their numbers in batches and in the log
         self._iterator: StreamIterator | None = None  # of training on sampled streams
         self._names_pieces = False  # whether --bpe names a coder
@@ -99,7 +107,8 @@ class MultitaskTranslationTask(FairseqTask):
         if base == TRAIN_SPLIT and self.config.sampling.is_sampled:
             return self._make_streams(base)
         if ":" in only:
-            stream = load_stream(self.config, self.vocabulary, base, only, self.seed)
+            others = self._split(base)
+            stream = load_stream(self.config, self.vocabulary, others, only, self.seed)
             number = self.streams.index(only) if only in self.streams else 0
             return DirectionDataset([stream], [number], is_grouped=True)
         pairs = find_pairs(self.config.data, base)
@@ -109,7 +118,7 @@ class MultitaskTranslationTask(FairseqTask):
             raise DataError(
                 f"{self.config.data} must hold the split {split!r}, but has no such files."
             )
-        parts = [self._load_direction(base, d, pairs) for d in names]
+        parts = self._load_directions(base, names, pairs)
         numbers = [self.directions.index(d) if d in self.directions else 0 for d in names]
         is_training = base == TRAIN_SPLIT
         temperature = self.config.sampling_temperature if is_training else 1.0
@@ -119,11 +128,15 @@ class MultitaskTranslationTask(FairseqTask):
         pairs = find_pairs(self.config.data, split)
         is_translated = TRANSLATION in parse_table("task_mix", self.config.sampling.task_mix, "1")
         names = [d for d in self.directions if is_translated and tuple(d.split("-")) in pairs]
-        parts = [self._load_direction(split, name, pairs) for name in names]
+        parts = self._load_directions(split, names, pairs)
+        others = self._split(split)
         for name in self.streams[len(self.directions) :]:
-            parts.append(load_stream(self.config, self.vocabulary, split, name, self.seed))
+            parts.append(load_stream(self.config, self.vocabulary, others, name, self.seed))
             logger.info("%s %s: %d sentences", split, name, len(parts[-1].source))
         return StreamDataset(parts, [self.streams.index(part.name) for part in parts])
+
+    def _split(self, split: str) -> OneSplit:
+        return OneSplit(Path(self.config.data), split)
 
     def get_batch_iterator(self, dataset: Any, **settings: Any) -> Any:
         """The batches of an epoch: their number is a multiple of ranks x update_freq in training.
@@ -168,15 +181,20 @@ class MultitaskTranslationTask(FairseqTask):
                 if f"nll_loss_{name}" in stats:
                     self._iterator.dataset.losses[name] = float(stats[f"nll_loss_{name}"])
 
-    def _load_direction(
-        self, split: str, direction: str, pairs: dict[tuple[str, str], str]
-    ) -> DirectionData:
-        source, target = direction.split("-")
-        pair, folder = pairs[source, target], self.config.data
-        sides = [load_side(folder, split, pair, language) for language in (source, target)]
-        check_equal_lengths(f"{split}.{pair}", *sides)
-        logger.info("%s %s: %d sentences", split, direction, len(sides[0]))
-        return self._direction_data(direction, *sides)
+    def _load_directions(
+        self, split: str, directions: list[str], pairs: dict[tuple[str, str], str]
+    ) -> list[DirectionData]:
+        """The two directions of a pair share its sides."""
+        load = functools.cache(functools.partial(load_side, self.config.data, split))
+        parts = []
+        for direction in directions:
+            source, target = direction.split("-")
+            pair = pairs[source, target]
+            sides = load(pair, source), load(pair, target)
+            check_equal_lengths(f"{split}.{pair}", *sides)
+            logger.info("%s %s: %d sentences", split, direction, len(sides[0]))
+            parts.append(self._direction_data(direction, *sides))
+        return parts
 
     def _direction_data(self, direction: str, source: Any, target: Any) -> DirectionData:
         languages = direction.split("-")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import zlib
 from collections.abc import Sized
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +18,7 @@ from mtmoe.data.noise import Filler, Noise, ends_sentence
 from mtmoe.data.schedule import parse_schedule, parse_table
 from mtmoe.data.vocabulary import EOS, MASK, UNK, Vocabulary, task_token
 from mtmoe.errors import ConfigError, DataError
+from mtmoe.tasks.data_bin import OneSplit
 from mtmoe.tasks.direction_dataset import DirectionData
 
 DENOISING, MODELLING, TITLE = "denoising", "modelling", "title"
@@ -27,7 +26,7 @@ TASKS = (TRANSLATION, DENOISING, MODELLING, TITLE)
 FINAL_UPDATE = 2**31  # outside of training, noise is that of the end
 
 
-def find_streams(config: MultitaskConfig, split: str) -> list[str]:
+def find_streams(config: MultitaskConfig, split: OneSplit) -> list[str]:
     """The streams of the tasks in the mix, translation left out, in alphabetical order.
 
     Raises:
@@ -37,15 +36,10 @@ def find_streams(config: MultitaskConfig, split: str) -> list[str]:
     for task in wanted:
         if task not in TASKS:
             raise ConfigError(f"task_mix must be among {', '.join(TASKS)}, but is {task!r}.")
-    found = []
-    for task in wanted:
-        pattern = r"title\.{}\.(\w+-\w+)\.source\.idx" if task == TITLE else r"{}\.(\w+)\.idx"
-        is_file = re.compile(pattern.format(re.escape(split)))
-        for path in Path(config.data).glob("*.idx"):
-            match = is_file.fullmatch(path.name)
-            if match and task != TRANSLATION:
-                found.append(f"{task}:{match[1]}")
-    return sorted(found)
+    names = [f"{TITLE}:{direction}" for direction in split.titles] if TITLE in wanted else []
+    for task in {DENOISING, MODELLING} & set(wanted):
+        names += [f"{task}:{language}" for language in split.texts]
+    return sorted(names)
 
 
 class NoisedText:
@@ -82,7 +76,7 @@ class NoText:
 
 
 def load_stream(
-    config: MultitaskConfig, vocabulary: Vocabulary, split: str, name: str, seed: int
+    config: MultitaskConfig, vocabulary: Vocabulary, split: OneSplit, name: str, seed: int
 ) -> DirectionData:
     """A stream of another task than translation.
 
@@ -95,12 +89,16 @@ def load_stream(
     if config.task_tokens is TaskTokens.others:
         tags.append(vocabulary.control(task_token(task)))
     source: Any
+    if languages not in (split.titles if task == TITLE else split.texts):
+        raise DataError(
+            f"{split.folder} must hold text for {name} in the split {split.split}, but has none. "
+            "See docs/multitask.md for the names of files."
+        )
     if task == TITLE:
-        sides = [Path(config.data, f"title.{split}.{languages}.{s}") for s in ("source", "target")]
-        source, target = map(MmapText, sides)
-        check_equal_lengths(f"title.{split}.{languages}", source, target)
+        source, target = map(MmapText, split.titles[languages])
+        check_equal_lengths(f"{name} in {split.split}", source, target)
     else:
-        target = MmapText(Path(config.data, f"{split}.{languages}"))
+        target = MmapText(split.texts[languages])
         source = NoText(len(target))
     if task == DENOISING:
         source = NoisedText(target, make_noise(config, vocabulary, seed, name))
@@ -131,7 +129,7 @@ def make_noise(config: MultitaskConfig, vocabulary: Vocabulary, seed: int, name:
     if max(value for _, value in ratio.points) > 1:
         raise ConfigError(f"mask_ratio must be at most 1, but is {config.noise.mask_ratio!r}.")
     symbols = vocabulary.symbols
-    num_pieces = len(symbols) - len(vocabulary.languages) - (UNK + 1)
+    num_pieces = len(symbols) - len(vocabulary.untranslatable) - (UNK + 1)
     filler = Filler(vocabulary.control(MASK), UNK + 1, num_pieces, config.noise.random_ratio)
     salted = (seed << 32) + zlib.crc32(name.encode())
     return Noise(config.noise, ratio, filler, ends_sentence(symbols), salted)

@@ -1,4 +1,4 @@
-"""Each noise against a loop that anyone can check, on ten thousand sentences together."""
+"""Each noise against a loop that anyone can check, on ten thousand sentences."""
 
 from __future__ import annotations
 
@@ -17,17 +17,19 @@ MASK, FIRST, PIECES, V = 100, 4, 60, 101
 ENDS = {10, 11}
 IS_END = np.array([symbol in ENDS for symbol in range(V)])
 FILLER = noise.Filler(MASK, FIRST, PIECES, 0.25)
-sentences = st.lists(st.integers(FIRST, FIRST + PIECES - 1), max_size=40)
+sentences = st.binary(max_size=40).map(lambda text: [FIRST + byte % PIECES for byte in text])
+five = st.lists(sentences, min_size=5, max_size=5)
 ratios = st.floats(0, 1)
 keys = st.tuples(*[st.integers(0, 2**31)] * 3)
-many = settings(max_examples=2000, deadline=None)
+many = settings(max_examples=2000, deadline=None)  # of five sentences each
 
 
 def array(ids):
     return np.array(ids, dtype=np.int64)
 
 
-def twins(key):
+def twins(key, index=0):
+    key = (*key[:2], key[2] + index)
     return noise.noise_generator(*key), noise.noise_generator(*key)
 
 
@@ -37,10 +39,7 @@ def filler_loop(count, draws):
     return [FIRST + piece if c < 0.25 else MASK for c, piece in zip(chances, pieces, strict=True)]
 
 
-@many
-@given(sentences, ratios, st.floats(1, 6), keys)
-def test_infilling_equals_its_definition(ids, ratio, mean, key):
-    ours, draws = twins(key)
+def infill_loop(ids, ratio, mean, draws):
     wanted = math.floor(ratio * len(ids) + 0.5)
     lengths, total = [], 0
     while total < wanted:
@@ -62,52 +61,66 @@ def test_infilling_equals_its_definition(ids, ratio, mean, key):
             expected.append(ids[source])
             source += 1
     assert source == len(ids)
-    assert noise.infill_spans(array(ids), ratio, mean, FILLER, ours).tolist() == expected
+    return expected
 
 
 @many
-@given(sentences, ratios, keys)
-def test_masking_equals_its_definition(ids, ratio, key):
-    ours, draws = twins(key)
-    count = math.floor(ratio * len(ids) + 0.5)
-    chosen = draws.choice(len(ids), count, replace=False).tolist()
-    expected = list(ids)
-    for place, filler in zip(chosen, filler_loop(count, draws), strict=True):
-        expected[place] = filler
-    assert noise.mask_tokens(array(ids), ratio, FILLER, ours).tolist() == expected
+@given(five, ratios, st.floats(1, 6), keys)
+def test_infilling_equals_its_definition(texts, ratio, mean, key):
+    for index, ids in enumerate(texts):
+        ours, draws = twins(key, index)
+        expected = infill_loop(ids, ratio, mean, draws)
+        assert noise.infill_spans(array(ids), ratio, mean, FILLER, ours).tolist() == expected
 
 
 @many
-@given(st.integers(0, 60), st.floats(0, 1), keys)
-def test_random_tokens_equal_their_definition(count, ratio, key):
-    ours, draws = twins(key)
-    drawn = noise.Filler(MASK, FIRST, PIECES, ratio).draw(count, ours).tolist()
-    chances, pieces = draws.random(count), draws.integers(PIECES, size=count)
-    for place in range(count):
-        assert drawn[place] == (FIRST + pieces[place] if chances[place] < ratio else MASK)
+@given(five, ratios, keys)
+def test_masking_equals_its_definition(texts, ratio, key):
+    for index, ids in enumerate(texts):
+        ours, draws = twins(key, index)
+        count = math.floor(ratio * len(ids) + 0.5)
+        chosen = draws.choice(len(ids), count, replace=False).tolist()
+        expected = list(ids)
+        for place, filler in zip(chosen, filler_loop(count, draws), strict=True):
+            expected[place] = filler
+        assert noise.mask_tokens(array(ids), ratio, FILLER, ours).tolist() == expected
 
 
 @many
-@given(sentences, st.floats(0, 0.99), keys)
-def test_deletion_equals_its_definition(ids, ratio, key):
-    ours, draws = twins(key)
-    count = min(math.floor(ratio * len(ids) + 0.5), max(len(ids) - 1, 0))
-    gone = set(draws.choice(len(ids), count, replace=False).tolist())
-    expected = [token for place, token in enumerate(ids) if place not in gone]
-    assert noise.delete_tokens(array(ids), ratio, ours).tolist() == expected
+@given(five, st.floats(0, 1), keys)
+def test_random_tokens_equal_their_definition(texts, ratio, key):
+    for index, ids in enumerate(texts):
+        ours, draws = twins(key, index)
+        count = len(ids)
+        drawn = noise.Filler(MASK, FIRST, PIECES, ratio).draw(count, ours).tolist()
+        chances, pieces = draws.random(count), draws.integers(PIECES, size=count)
+        for place in range(count):
+            assert drawn[place] == (FIRST + pieces[place] if chances[place] < ratio else MASK)
 
 
 @many
-@given(sentences, keys)
-def test_permutation_equals_its_definition(ids, key):
-    ours, draws = twins(key)
-    parts = [[]]
-    for place, token in enumerate(ids):
-        parts[-1].append(token)
-        if token in ENDS and place < len(ids) - 1:
-            parts.append([])
-    expected = [token for number in draws.permutation(len(parts)) for token in parts[number]]
-    assert noise.permute_sentences(array(ids), IS_END, ours).tolist() == expected
+@given(five, st.floats(0, 0.99), keys)
+def test_deletion_equals_its_definition(texts, ratio, key):
+    for index, ids in enumerate(texts):
+        ours, draws = twins(key, index)
+        count = min(math.floor(ratio * len(ids) + 0.5), max(len(ids) - 1, 0))
+        gone = set(draws.choice(len(ids), count, replace=False).tolist())
+        expected = [token for place, token in enumerate(ids) if place not in gone]
+        assert noise.delete_tokens(array(ids), ratio, ours).tolist() == expected
+
+
+@many
+@given(five, keys)
+def test_permutation_equals_its_definition(texts, key):
+    for index, ids in enumerate(texts):
+        ours, draws = twins(key, index)
+        parts = [[]]
+        for place, token in enumerate(ids):
+            parts[-1].append(token)
+            if token in ENDS and place < len(ids) - 1:
+                parts.append([])
+        expected = [token for number in draws.permutation(len(parts)) for token in parts[number]]
+        assert noise.permute_sentences(array(ids), IS_END, ours).tolist() == expected
 
 
 def make(**settings_):

@@ -17,6 +17,7 @@ from data_prep.divide import Rules, sift, train_rows
 from data_prep.normalise import copy_key
 from data_prep.records import Record, write_records
 from data_prep.split import hold_out
+from data_prep.text_files import Marks
 
 SIZES = SplitSettings(test=20, valid=10, held_out_share=0.2)
 NAMES = ("train", "valid", "test")
@@ -39,15 +40,21 @@ def corpus(num: int, *languages: str) -> dict[str, list[tuple[str, str]]]:
     }
 
 
-def divide(texts: dict[str, list[tuple[str, str]]], seed: int = 1, **changes: Any) -> Splits:
+def divide(
+    texts: dict[str, list[tuple[str, str]]],
+    seed: int = 1,
+    excluded: Marks | None = None,
+    near: bool = False,
+    **changes: Any,
+) -> Splits:
     """Divide as the split step does, in files of a temporary folder."""
-    rules = Rules(SplitSettings(**{**vars(SIZES), **changes}), 3, seed)
+    rules = Rules(SplitSettings(**{**vars(SIZES), **changes}), 3, seed, near)
     with TemporaryDirectory() as folder:
         sifted = []
         for pair, rows in texts.items():
             source = Path(folder) / f"{pair}.jsonl"
             write_records(source, [Record(*row, "made up") for row in rows])
-            sifted.append(sift(pair, source, Path(folder), rules))
+            sifted.append(sift(pair, source, Path(folder), rules, excluded or set()))
         held_out = hold_out(sifted, rules)
         forbidden = {mark for rows in held_out.values() for row in rows for mark in row.marks()}
         splits = Splits({}, {}, {}, {})
@@ -170,3 +177,29 @@ def test_many_small_files_give_the_same_as_one(monkeypatch: pytest.MonkeyPatch) 
     whole = divide(texts)
     monkeypatch.setattr(divide_module, "FILE_BYTES", 1000)
     assert divide(texts) == whole
+
+
+def test_strings_of_a_given_test_set_stand_in_no_split() -> None:
+    texts = corpus(300, "de", "fr")
+    excluded = {("de", copy_key("DE Zeile 7")), ("en", copy_key("string 8!")), ("fr", "x")}
+    splits = divide(texts, excluded=excluded)
+    for name in NAMES:
+        for pair, rows_of in getattr(splits, name).items():
+            found = {row[0] for row in rows_of}
+            assert "String 8" not in found
+            assert ("String 7" in found) <= (pair == "en-fr")
+    assert [splits.counts[pair]["excluded"] for pair in texts] == [2, 1]
+    for pair, counts in splits.counts.items():
+        assert counts["in"] == len(texts[pair]) == sum(counts.values()) - counts["in"]
+
+
+def test_near_duplicates_are_dropped_if_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = corpus(300, "de")
+    copies = [(f"{a.upper()}!", f"{b}.") for a, b in texts["en-de"][:50]]
+    other = [(a.upper(), f"{b} anders") for a, b in texts["en-de"][:20]]
+    texts["en-de"] += [*copies, *other]
+    monkeypatch.setattr(divide_module, "FILE_BYTES", 1000)
+    counts = divide(texts, near=True).counts["en-de"]
+    assert counts["near_duplicates"] == 50
+    assert counts["in"] == sum(counts.values()) - counts["in"]
+    assert "near_duplicates" not in divide(texts).counts["en-de"]

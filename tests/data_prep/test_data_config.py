@@ -29,6 +29,11 @@ def test_paths_start_at_the_folder_of_the_file(tmp_path: Path) -> None:
     assert load(tmp_path, text).files == (expected,)
 
 
+def test_test_sets_start_there_too(tmp_path: Path) -> None:
+    config = load(tmp_path, GOOD + "exclude: [{language: de, path: test.de}]")
+    assert [text.path for text in config.exclude] == [str(tmp_path / "test.de")]
+
+
 def test_pair_names() -> None:
     assert pair_name("de", "en") == pair_name("en", "de") == "en-de"
     assert pair_name("en", "af") == "en-af"
@@ -81,6 +86,12 @@ def test_pair_names() -> None:
         (GOOD + "files: [{pair: en-it, source: a, target: b}]", "files.pair must join two of the"),
         (GOOD + "files: [{pair: en-de, source: a}]", "files.target must be given in"),
         ("languages: [en, de]\ngettext: {permissive_only: 3}", "gettext.permissive_only must be"),
+        (GOOD + "exclude: [{language: it, path: x}]", "exclude.language must be one of the lang"),
+        (GOOD + "exclude: [{language: de}]", "exclude.path must be given in"),
+        (GOOD + "exclude: [{language: de, path: 3}]", "exclude.path must be text, but is 3"),
+        (GOOD + "limits: {match_placeholders: 3}", "limits.match_placeholders must be true or fal"),
+        (GOOD + "limits: {min_number_match: 2}", "limits.min_number_match must be between 0 and"),
+        (GOOD + "plain_punctuation: 1", "plain_punctuation must be true or false, but is 1"),
         ("languages: [en, de]\ngettext: {packages: x}", "gettext.packages must be a list"),
     ],
 )

@@ -11,6 +11,7 @@ from data_prep.normalise import (
     copy_key,
     has_control_characters,
     placeholders,
+    plain_punctuation,
     remove_accelerator,
     strip_placeholders,
 )
@@ -98,3 +99,8 @@ def test_other_accelerators() -> None:
 
 def test_strip_placeholders_leaves_words() -> None:
     assert strip_placeholders("<b>Save</b> {name}?&nbsp;Yes") == "Save ? Yes"
+
+
+def test_punctuation_of_many_typographies_becomes_plain() -> None:
+    assert plain_punctuation("„Ja“ – «oui» ‘so’ l’eau…") == '"Ja" - "oui" \'so\' l\'eau...'
+    assert plain_punctuation("。「日本」 naïve") == "。「日本」 naïve"

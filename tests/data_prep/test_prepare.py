@@ -16,6 +16,9 @@ import pytest
 from data_prep.binarise import dictionary_symbols
 from data_prep.check import count_overlaps, num_leaks, read_keys
 from data_prep.mmap_files import EOS
+from data_prep.normalise import clean_text
+from data_prep.sources.streams import MAX_LINE_BYTES
+from mtmoe.data.vocabulary import CONTROL_SYMBOLS
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "tests/samples/gettext"
@@ -88,6 +91,7 @@ def test_stock_fairseq_reads_the_data(prepared: Path) -> None:
     languages = ["de", "en", "es", "fr"]
     assert symbols.symbols[4:] == dictionary_symbols(model, languages)
     assert symbols.symbols[-4:] == ["__de__", "__en__", "__es__", "__fr__"]
+    assert symbols.symbols[-8:-4] == list(CONTROL_SYMBOLS)
     for split in ("train", "valid", "test"):
         data = load_langpair_dataset(
             str(folder), split, "de", symbols, "en", symbols, **FAIRSEQ_OPTIONS
@@ -150,14 +154,32 @@ def test_invalid_utf8_is_refused(corpus: SimpleNamespace) -> None:
     assert "text.de line 1 has the byte 0xff" in refused(corpus)
 
 
-def test_a_few_lines_that_are_not_utf8_go_with_their_translations(corpus: SimpleNamespace) -> None:
+def test_hostile_lines_go_with_their_translations_and_stand_in_the_report(
+    corpus: SimpleNamespace,
+) -> None:
     path = corpus.folder / "text.de"
     lines = path.read_bytes().split(b"\n")
     lines[3] = b"\xff" + lines[3]
-    path.write_bytes(b"\n".join(lines))
+    lines[5] = b"x" * (MAX_LINE_BYTES + 1)
+    lines[7] = lines[7].replace(b" ", b"\0", 1)
+    lines[9] = b""
+    path.write_bytes(b"\r\n".join(lines))
     done = prepare(corpus.config, corpus.out)
     assert done.returncode == 0, done.stderr
     assert "files 1 (en-de): 1 lines are not UTF-8 and are left out" in done.stderr
+    report = (corpus.out / "report.md").read_text().split("## Reading, by source")[1]
+    names, values = ([c.strip() for c in report.split("\n")[n].split("|")] for n in (2, 4))
+    found = dict(zip(names, values, strict=True))
+    for fault in ("not_utf8", "too_long_line", "control_characters", "empty"):
+        assert found[fault] == "1", found
+    english = (corpus.folder / "text.en").read_text().split("\n")
+    known = {
+        (clean_text(a), clean_text(b.decode("utf-8", "replace")))
+        for a, b in zip(english, lines, strict=True)
+    }
+    sides = (corpus.out / f"text/train.en-de.{code}" for code in ("en", "de"))
+    train = zip(*(side.read_text().split("\n")[:-1] for side in sides), strict=True)
+    assert set(train) <= known
 
 
 def test_an_empty_corpus_is_refused(corpus: SimpleNamespace) -> None:

@@ -199,3 +199,13 @@ def test_table_ends_with_averages_and_signatures() -> None:
         "- en-zh: `tok:zh`",
         "",
     ]
+
+
+def test_only_the_named_directions_are_scored(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(run, monkeypatch, "full", options="--directions es-en,en-de") == 0
+    assert [direction for _, direction in read_scores(run)] == ["es-en", "en-de"]
+    assert call(run, monkeypatch, "full", options="--directions en-fr") == 2
+    message = "--directions must be among en-de, en-es, de-en, es-en, but one is 'en-fr'."
+    assert message in capsys.readouterr().err

@@ -19,7 +19,7 @@ from mtmoe.data.sampler import Budget
 from mtmoe.data.vocabulary import EOS
 from mtmoe.errors import CheckpointError, ConfigError, DataError
 from mtmoe.inference.engine import Translator
-from mtmoe.tasks.data_bin import load_side, load_vocabulary
+from mtmoe.tasks.data_bin import OneSplit, load_side, load_vocabulary
 from mtmoe.tasks.direction_dataset import split_to_multiple
 from mtmoe.tasks.stream_dataset import Dealing, StreamDataset, make_iterator
 from mtmoe.tasks.streams import find_streams, load_stream
@@ -32,14 +32,17 @@ NAMES = ["denoising:aa", "modelling:aa", "title:aa-bb"]
 
 @pytest.fixture(scope="module")
 def folder(toy_data, tmp_path_factory):
-    """Toy data with monolingual text of `aa`, and titles in `bb`."""
+    """Toy data with monolingual text of `aa`, and texts in `aa` with titles in both."""
     folder = shutil.copytree(toy_data, tmp_path_factory.mktemp("streams") / "data-bin")
+    for name in ("mono", "titles"):
+        (folder / name).mkdir()
     for split in ("train", "valid"):
         for kind in ("bin", "idx"):
-            source, target = (folder / f"{split}.aa-bb.{side}.{kind}" for side in ("aa", "bb"))
-            shutil.copy(source, folder / f"{split}.aa.{kind}")
-            shutil.copy(source, folder / f"title.{split}.aa-bb.source.{kind}")
-            shutil.copy(target, folder / f"title.{split}.aa-bb.target.{kind}")
+            text, title = (folder / f"{split}.aa-bb.{side}.{kind}" for side in ("aa", "bb"))
+            shutil.copy(text, folder / f"mono/{split}.aa.{kind}")
+            shutil.copy(text, folder / f"titles/{split}.aa-bb.aa.text.{kind}")
+            shutil.copy(title, folder / f"titles/{split}.aa-bb.bb.title.{kind}")
+            shutil.copy(text, folder / f"titles/{split}.aa-bb.aa.title.{kind}")
     add_task_symbols(folder)
     return folder
 
@@ -49,7 +52,8 @@ def config_of(folder, **options):
 
 
 def load(folder, name, **options):
-    return load_stream(config_of(folder, **options), load_vocabulary(folder), "train", name, 1)
+    split = OneSplit(folder, "train")
+    return load_stream(config_of(folder, **options), load_vocabulary(folder), split, name, 1)
 
 
 def test_symbols_are_added_once_before_the_tags(toy_data, folder):
@@ -65,12 +69,47 @@ def test_symbols_are_added_once_before_the_tags(toy_data, folder):
         add_task_symbols(folder / "none")
 
 
+def streams_of(folder, mix):
+    config = MultitaskConfig(str(folder), sampling=SamplingConfig(task_mix=mix))
+    return find_streams(config, OneSplit(folder, "train"))
+
+
 def test_streams_are_found_by_the_names_of_their_files(folder):
-    assert find_streams(config_of(folder), "train") == NAMES
-    assert find_streams(MultitaskConfig(str(folder)), "train") == []
-    dreaming = MultitaskConfig(str(folder), sampling=SamplingConfig(task_mix="dreaming"))
+    languages = ("aa", "bb", "cc")  # the last two by their sides of pairs
+    texts = [f"{task}:{code}" for task in ("denoising", "modelling") for code in languages]
+    assert streams_of(folder, MIX) == [*texts, "title:aa-aa", "title:aa-bb"]
+    assert streams_of(folder, "translation") == []
     with pytest.raises(ConfigError, match="task_mix must be among translation, denoising"):
-        find_streams(dreaming, "train")
+        streams_of(folder, "dreaming")
+
+
+def test_a_language_without_text_of_its_own_has_its_side_of_the_largest_pair(tmp_path):
+    (tmp_path / "mono").mkdir()
+    for name, size in (("en-aa.en", 3), ("en-bb.en", 5), ("en-cc.en", 4), ("en-dd.dd", 0)):
+        write_mmap(tmp_path / f"train.{name}", [[5, EOS]] * size, 100)
+    write_mmap(tmp_path / "valid.en-dd.en", [[5, EOS]] * 9, 100)
+    write_mmap(tmp_path / "mono/train.dd", [[5, EOS]], 100)
+    write_mmap(tmp_path / "mono/train.en", [], 100)
+    found = OneSplit(tmp_path, "train").texts
+    assert found == {"dd": tmp_path / "mono/train.dd", "en": tmp_path / "train.en-bb.en"}
+
+
+def test_titles_that_several_pairs_have_are_those_of_the_largest(tmp_path):
+    (tmp_path / "titles").mkdir()
+    for pair, size in (("en-aa", 2), ("en-bb", 3), ("en-cc", 0)):
+        for side in pair.split("-"):
+            for part in ("text", "title"):
+                prefix = tmp_path / f"titles/train.{pair}.{side}.{part}"
+                write_mmap(prefix, [[5, EOS]] * size, 100)
+    titles = OneSplit(tmp_path, "train").titles
+    pairs = ["aa-aa", "aa-en", "bb-bb", "bb-en", "en-aa", "en-bb", "en-en"]
+    assert sorted(titles) == pairs
+    names = ("train.en-bb.en.text", "train.en-bb.en.title")
+    assert titles["en-en"] == tuple(tmp_path / "titles" / name for name in names)
+    assert [path.name for path in titles["aa-en"]] == [
+        "train.en-aa.aa.text",
+        "train.en-aa.en.title",
+    ]
 
 
 @pytest.mark.parametrize("tags", list(EncoderTags))
@@ -172,8 +211,9 @@ def test_training_on_all_tasks_resumes_exactly_within_and_between_epochs(folder,
     assert state["epoch"] == 3
     assert set(state["losses"]) == {"aa-bb", "aa-cc", "bb-aa", "cc-aa"}
     shares = {name: count / sum(state["seen"].values()) for name, count in state["seen"].items()}
-    assert shares["denoising:aa"] == pytest.approx(0.2, rel=0.1)
-    assert shares["title:aa-bb"] == pytest.approx(0.1, rel=0.1)
+    for task, asked in (("denoising", 0.2), ("title", 0.1)):
+        found = sum(share for name, share in shares.items() if name.startswith(task))
+        assert found == pytest.approx(asked, rel=0.1)
     translator = Translator.load(tmp_path / "parts" / "checkpoint_last.pt")
     assert len(translator.translate(["abc ab", "j"], "aa", "bb", beam=2)) == 2
 
@@ -213,8 +253,6 @@ def test_shares_are_logged_and_single_batches_train(folder, tmp_path, monkeypatc
 )
 def test_what_the_folder_lacks_is_told(toy_data, folder, tmp_path, capsys, options, message):
     data = shutil.copytree(toy_data, tmp_path / "data-bin")
-    for kind in ("bin", "idx"):
-        shutil.copy(folder / f"train.aa.{kind}", data)
     if "ratio" in options[0]:
         data, options = folder, [*options, "--task-mix", MIX]
     with pytest.raises(SystemExit) as stop:
@@ -233,7 +271,7 @@ def test_batches_are_split_until_their_number_is_a_multiple():
 
 def test_unequal_sides_are_named(folder, tmp_path):
     data = shutil.copytree(folder, tmp_path / "data-bin")
-    write_mmap(data / "title.train.aa-bb.target", [[5, EOS]], 100)
+    write_mmap(data / "titles/train.aa-bb.bb.title", [[5, EOS]], 100)
     logging.disable(logging.NOTSET)
-    with pytest.raises(DataError, match=r"both sides of title\.train\.aa-bb must have as many"):
+    with pytest.raises(DataError, match="both sides of title:aa-bb in train must have as many"):
         load(data, "title:aa-bb")

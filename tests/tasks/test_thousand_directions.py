@@ -6,7 +6,6 @@ import os
 import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -61,16 +60,15 @@ def test_a_thousand_files_start_in_seconds_and_little_memory(toy_data, tmp_path)
     ]
     program = Path(sys.executable).with_name("fairseq-train")
     command = [program, tmp_path, "--user-dir", ROOT / "mtmoe", *SETTINGS, *options]
-    started = time.monotonic()
     with open(tmp_path / "log", "w") as log:
         process = subprocess.Popen(list(map(str, command)), stdout=log)
     _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.monotonic() - started
+    seconds = usage.ru_utime + usage.ru_stime  # what else the machine does does not count
     process.returncode = os.waitstatus_to_exitcode(status)
     assert process.returncode == 0, (tmp_path / "log").read_text()
     print(f"{seconds:.1f} s, {usage.ru_maxrss / 2**20:.2f} GiB")  # noqa: T201
     assert usage.ru_maxrss < 2**20, "KiB"
-    assert seconds < 60, "a busy machine; 20 on an idle one"
+    assert seconds < 20, "of one core"
 
 
 def test_texts_are_opened_when_read_and_closed_again(tmp_path):
