@@ -14,7 +14,8 @@ from pathlib import Path
 
 from benchmarks.round_robin import ROOT
 
-PEERS = ROOT / ".venv-peers"
+PEERS = ROOT / ".venv-peers"  # of the MoE layer
+TRANSLATE_PEERS = ROOT / ".venv-peers-translate"  # another transformers
 
 
 def num_cores() -> int:

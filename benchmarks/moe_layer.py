@@ -26,17 +26,18 @@ from benchmarks.machine import (
 )
 from benchmarks.moe_cell import Cell
 from benchmarks.moe_options import parse_arguments
-from benchmarks.moe_results import Result, compare, to_markdown, write_json
+from benchmarks.moe_results import Result, compare, to_markdown
+from benchmarks.remarks import say, warn_of_spinning
 from benchmarks.round_robin import (
     WARM_UPS,
     Row,
     RowError,
     Worker,
     build_rows,
-    idle_load,
     open_workers,
     time_rows,
 )
+from benchmarks.timings import write_entries
 from mtmoe.errors import MtmoeError, run_command
 
 OWN_ROWS = ("dense", "mtmoe", "torch")
@@ -45,7 +46,6 @@ NLLB_NOTE = (
     "huggingface for top-2 is NLLB-MoE, which in transformers 5 sends (experts - 1) rows of each "
     "token to one expert, and does not give the mixture that the other rows give"
 )
-MAX_IDLE_LOAD = 0.05  # of a core; more disturbs the others
 
 
 def main() -> None:
@@ -87,7 +87,7 @@ def measure(args: argparse.Namespace) -> list[Result]:
             say(f"[{number}/{len(args.cells)}] {cell}: {_summary(found)}")
             results += found
             if args.json:
-                write_json(results, args.json)
+                write_entries([result.as_dict() for result in results], args.json)
         warn_of_spinning(workers)
     return results
 
@@ -101,9 +101,11 @@ def measure_cell(
         say(f"{row} has no figure for {cell}: {error}")
 
     results = []
-    able = build_rows(workers, options_of(cell, args.threads), on_failure)
+    options = dict.fromkeys(workers, options_of(cell, args.threads))
+    able = build_rows(workers, options, on_failure)
     for name in args.passes:
-        timings = time_rows(able, name, args.rounds, on_failure, bar.update)
+        calls = dict.fromkeys(able, name)
+        timings = time_rows(able, calls, args.rounds, on_failure, bar.update)
         for row, seconds in timings.items():
             if len(seconds) < args.rounds:
                 say(f"{row} is slow: {name} of {cell} was timed {len(seconds)} times only.")
@@ -118,16 +120,6 @@ def options_of(cell: Cell, threads: int) -> dict[str, Any]:
 
 def _summary(results: Sequence[Result]) -> str:
     return ", ".join(f"{r.row} {r.pass_name} {r.ratio:.2f}" for r in results) or "no figures"
-
-
-def warn_of_spinning(workers: dict[str, Worker]) -> None:
-    """Say what the workers used while they waited; too much spoils the others' times."""
-    loads = idle_load(workers)
-    shown = ", ".join(f"{name} {100 * load:.1f} %" for name, load in loads.items())
-    say(f"used of a core while waiting: {shown}")
-    for name, load in loads.items():
-        if load > MAX_IDLE_LOAD:
-            say(f"WARNING: {name} kept a core {100 * load:.0f} % busy while others were timed.")
 
 
 def profile_cell(args: argparse.Namespace) -> str:
@@ -159,11 +151,6 @@ def describe(args: argparse.Namespace) -> str:
         if 2 in args.top_k:
             lines.append(f"note: {NLLB_NOTE}")
     return "\n".join(f"- {line}" for line in lines)
-
-
-def say(line: str) -> None:
-    """A line on standard error, above the progress bar if there is one."""
-    tqdm.write(line, file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from itertools import product
 
 from benchmarks.machine import PEERS, num_cores
 from benchmarks.moe_cell import DTYPES, PASSES, Cell
+from benchmarks.options import check_peers, check_threads, read_number, read_numbers
 from mtmoe.cli.main import Parser
 from mtmoe.errors import ConfigError
 from mtmoe.files import check_output
@@ -58,10 +59,9 @@ def _split(args: argparse.Namespace) -> argparse.Namespace:
             )
         args.tokens, args.experts, args.top_k, args.dtypes = words
     for name in ("rounds", "threads", "dim", "ffn_dim"):
-        setattr(args, name, _number(name, getattr(args, name)))
+        setattr(args, name, read_number(name, getattr(args, name)))
     for name in ("experts", "tokens", "top_k"):
-        found = [_number(name, word) for word in getattr(args, name).split(",")]
-        setattr(args, name, list(dict.fromkeys(found)))
+        setattr(args, name, read_numbers(name, getattr(args, name)))
     for name, allowed in (("dtypes", DTYPES), ("passes", PASSES)):
         words = list(dict.fromkeys(getattr(args, name).split(",")))
         wrong = [word for word in words if word not in allowed]
@@ -71,24 +71,13 @@ def _split(args: argparse.Namespace) -> argparse.Namespace:
     return args
 
 
-def _number(name: str, word: str) -> int:
-    if not (word.isascii() and word.isdigit()) or int(word) < 1:
-        option = name.replace("_", "-")
-        raise ConfigError(f"--{option} must be a whole number of at least 1, but is {word!r}.")
-    return int(word)
-
-
 def check(args: argparse.Namespace) -> None:
     """Refuse, before anything is timed, what cannot be measured or written.
 
     Raises:
         ConfigError: names the option.
     """
-    if args.threads > num_cores():
-        raise ConfigError(
-            f"--threads must be at most the cores that may be used ({num_cores()}), but is "
-            f"{args.threads}."
-        )
+    check_threads(args.threads)
     if max(args.top_k) > min(args.experts):
         raise ConfigError(
             f"--top-k must be at most the fewest --experts ({min(args.experts)}), but is "
@@ -96,11 +85,8 @@ def check(args: argparse.Namespace) -> None:
         )
     if args.dim % 2:
         raise ConfigError(f"--dim must be even, but is {args.dim}.")
-    if args.peers and not (PEERS / "installed").is_file():
-        raise ConfigError(
-            f"--peers must find other libraries in {PEERS}, but they are not installed there. "
-            "Run first: bash benchmarks/peers.sh."
-        )
+    if args.peers:
+        check_peers(PEERS)
     for option in ("json", "plot"):
         check_output(f"--{option}", getattr(args, option))
 

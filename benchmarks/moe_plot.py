@@ -10,7 +10,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator, ScalarFormatter
 
-from benchmarks.moe_results import Result, unique
+from benchmarks.moe_results import Result
+from benchmarks.timings import unique
 from mtmoe.files import open_atomic
 
 

@@ -1,19 +1,15 @@
-"""Timings of the MoE layer's rows as ratios to the dense row: Markdown and JSON."""
+"""Timings of the MoE layer's rows as ratios to the dense row."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from statistics import median, quantiles
-from typing import TypeVar
+from statistics import median
 
 from benchmarks.moe_cell import Cell
-from mtmoe.files import open_atomic
+from benchmarks.timings import markdown_table, quartiles, unique
 
 REFERENCE = "dense"
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -34,9 +30,7 @@ class Result:
     @property
     def quartiles(self) -> tuple[float, float]:
         """The ratios between which half of the rounds lie."""
-        if len(self.seconds) == 1:
-            return self.ratio, self.ratio
-        low, _, high = quantiles(self.seconds, n=4, method="inclusive")
+        low, high = quartiles(self.seconds)
         return low / self.reference, high / self.reference
 
     def as_dict(self) -> dict[str, object]:
@@ -63,12 +57,6 @@ def compare(cell: Cell, pass_name: str, timings: Mapping[str, list[float]]) -> l
     return [Result(row, cell, pass_name, seconds, reference) for row, seconds in timings.items()]
 
 
-def write_json(results: Sequence[Result], path: str | Path) -> None:
-    """Write all results as a list, the whole file or nothing."""
-    with open_atomic(path) as file:
-        file.write(json.dumps([result.as_dict() for result in results], indent=1) + "\n")
-
-
 def to_markdown(results: Sequence[Result]) -> str:
     """A table for each dtype and top-k: rows down, tokens and experts across.
 
@@ -86,16 +74,13 @@ def _table(results: Sequence[Result]) -> str:
     rows, passes = unique(r.row for r in results), unique(r.pass_name for r in results)
     cells = unique(r.cell for r in results)
     found = {(r.row, r.cell, r.pass_name): r for r in results}
-    lines = [
-        [f"time / dense: {' / '.join(passes)} (quartiles)"]
-        + [f"{cell.tokens} tokens, E {cell.experts}" for cell in cells],
-        ["---"] * (1 + len(cells)),
-    ]
-    lines += [
+    head = [f"time / dense: {' / '.join(passes)} (quartiles)"]
+    head += [f"{cell.tokens} tokens, E {cell.experts}" for cell in cells]
+    lines = (
         [row, *(_entry([found.get((row, cell, p)) for p in passes]) for cell in cells)]
         for row in rows
-    ]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    )
+    return markdown_table(head, lines)
 
 
 def _entry(results: Sequence[Result | None]) -> str:
@@ -105,8 +90,3 @@ def _entry(results: Sequence[Result | None]) -> str:
     spreads = [None if r is None else r.quartiles for r in results]
     spread = " / ".join("-" if s is None else f"{s[0]:.2f}-{s[1]:.2f}" for s in spreads)
     return f"{ratios} ({spread})"
-
-
-def unique(items: Iterable[Item]) -> list[Item]:
-    """Each item once, in order."""
-    return list(dict.fromkeys(items))

@@ -1,18 +1,27 @@
 #!/usr/bin/env bash
-# Make .venv-peers beside .venv: the libraries that mtmoe is measured against, in an environment of their own.
-# First time: two minutes, half of it downloads; afterwards, when nothing changed: well under a second.
-# Usage: bash benchmarks/peers.sh, from any folder; remove .venv-peers first to get newer versions.
-# Exit code: 1 when the installation fails (the folder's install.log says why), 2 without .venv.
+# Make .venv-peers and .venv-peers-translate beside .venv: the libraries that mtmoe is measured against, in environments of
+# their own (the two benchmarks want different versions of transformers).
+# First time: two minutes each, half of it downloads; afterwards, when nothing changed: well under a second.
+# Usage: bash benchmarks/peers.sh [moe_layer | translate], from any folder, without a name for both benchmarks; remove a
+# folder first to get newer versions.
+# Exit code: 1 when the installation fails (the folder's install.log says why), 2 without .venv or for another name.
 set -euo pipefail
 root=$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-venv=$root/.venv-peers
-stamp=$venv/installed  # what was installed, and where; written last
-log=$venv/install.log
 
 say() { echo "peers: $*" >&2; }
 fail() { echo "error: $2" >&2; exit "$1"; }
 
-wanted() { echo "$root"; cat "$root/benchmarks/peers.txt"; }
+name_folder() {  # sets venv, list, and what is derived from them, of one benchmark
+    case $1 in
+        moe_layer) venv=$root/.venv-peers list=$root/benchmarks/peers.txt ;;
+        translate) venv=$root/.venv-peers-translate list=$root/benchmarks/peers-translate.txt ;;
+        *) fail 2 "the benchmark must be moe_layer or translate, but is '$1'. Leave it out for both." ;;
+    esac
+    stamp=$venv/installed  # what was installed, and where; written last
+    log=$venv/install.log
+}
+
+wanted() { echo "$root"; cat "$list"; }
 
 is_current() { [[ -x $venv/bin/python && -f $stamp && $(<"$stamp") == "$(wanted)" ]]; }
 
@@ -29,11 +38,11 @@ made, but is not. Move it away."
 }
 
 install() {
-    say "installing torch, transformers and deepspeed (log: $log)"
+    say "installing $(sed -n 's/^\([a-z0-9]\+\).*/\1/p' "$list" | paste -sd ' ') (log: $log)"
     local pip=("$venv/bin/python" -m pip install --disable-pip-version-check --no-input --progress-bar off)
     {
         "${pip[@]}" wheel setuptools &&
-        DS_BUILD_OPS=0 DS_ACCELERATOR=cpu "${pip[@]}" -r "$root/benchmarks/peers.txt"
+        DS_BUILD_OPS=0 DS_ACCELERATOR=cpu "${pip[@]}" -r "$list"
     } >"$log" 2>&1 || fail 1 "the peers cannot be installed: \
 $(grep -iE '^ *error' "$log" | tail -n 1 || true) See $log."
 }
@@ -47,9 +56,15 @@ build_deepspeed(dict(threads=1, tokens=8, experts=2, top_k=1, dtype="float32", d
 Is there a C++ compiler? See $log."
 }
 
-is_current && exit 0
-make_venv
-install
-compile
-wanted >"$stamp"
-say "done: $venv"
+make_environment() {
+    name_folder "$1"
+    is_current && return
+    make_venv
+    install
+    [[ $1 != moe_layer ]] || compile
+    wanted >"$stamp"
+    say "done: $venv"
+}
+
+[[ $# -gt 0 ]] || set -- moe_layer translate
+for benchmark; do make_environment "$benchmark"; done

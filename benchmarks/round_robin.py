@@ -25,7 +25,7 @@ from mtmoe.errors import describe_failure
 
 ROOT = Path(__file__).parents[1]
 PAUSE = 0.05  # seconds before each call; OpenMP's spinning ends in 10 to 20 milliseconds
-WARM_UPS = 2  # calls of each row that are not counted
+WARM_UPS = 2  # calls of each row that are not counted, unless told otherwise
 TIMEOUT = 600  # seconds for one request
 PATIENCE = 120  # seconds of calls after which a row is timed no more, if it has one time
 SPINNING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_PROC_BIND")
@@ -75,6 +75,16 @@ class Worker:
         self.waited += reply["waited_seconds"]
         self.waited_cpu += reply["waited_cpu_seconds"]
         return reply
+
+    def peak_bytes(self) -> int:
+        """The most memory that its process, children included, has held.
+
+        Raises:
+            RowError: the process died.
+        """
+        if self.process is None:
+            raise RowError("its process has ended")
+        return int(self._ask({"peak": True})["peak_bytes"])
 
     def close(self) -> None:
         """End the process."""
@@ -147,14 +157,14 @@ def open_workers(rows: Sequence[Row], num_threads: int) -> Iterator[dict[str, Wo
 
 def build_rows(
     workers: Mapping[str, Worker],
-    options: Mapping[str, Any],
+    options: Mapping[str, Mapping[str, Any]],
     on_failure: Callable[[str, RowError], object],
 ) -> dict[str, Worker]:
-    """Build `options` in each worker; those that can."""
+    """Build each row's own `options` in its worker; those that can."""
     able = {}
     for name, worker in workers.items():
         try:
-            worker.build(options)
+            worker.build(options[name])
         except RowError as error:
             on_failure(name, error)
         else:
@@ -164,33 +174,36 @@ def build_rows(
 
 def time_rows(
     workers: Mapping[str, Worker],
-    call: str,
+    calls: Mapping[str, str],
     rounds: int,
     on_failure: Callable[[str, RowError], object],
     on_round: Callable[[], object] = lambda: None,
+    warm_ups: int = WARM_UPS,
 ) -> dict[str, list[float]]:
     """The seconds of `rounds` calls of each row, in turns; a row that fails is left out.
 
     A row that took more than `PATIENCE` in all has fewer: it cannot hold up the others for hours.
 
     Args:
+        calls: the name of each row's call.
         on_failure: is told the row's name and why.
-        on_round: is called after each of the `WARM_UPS + rounds` rounds.
+        on_round: is called after each of the `warm_ups + rounds` rounds.
+        warm_ups: calls of each row that are not counted.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in workers}
-    spent = dict.fromkeys(workers, 0.0)
-    for number in range(WARM_UPS + rounds):
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    spent = dict.fromkeys(calls, 0.0)
+    for number in range(warm_ups + rounds):
         for name in list(seconds):
             if spent[name] > PATIENCE and seconds[name]:
                 continue
             try:
-                reply = workers[name].run(call)
+                reply = workers[name].run(calls[name])
             except RowError as error:
                 del seconds[name]
                 on_failure(name, error)
             else:
                 spent[name] += reply["seconds"]
-                if number >= WARM_UPS:
+                if number >= warm_ups:
                     seconds[name].append(reply["seconds"])
         on_round()
     return seconds

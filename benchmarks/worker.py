@@ -2,7 +2,8 @@
 
 `python -m benchmarks.worker MODULE:FUNCTION` imports FUNCTION, which makes named `Call`s out of
 options. `benchmarks.round_robin` starts it and talks to it in lines of JSON: {"build": options},
-then {"run": name} any number of times. What the libraries print goes to standard error.
+then {"run": name} any number of times, and {"peak": true} for the memory that it took. What the
+libraries print goes to standard error.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Any
 
 MAX_MESSAGE = 300  # characters of an error
+KIB = 1024
 
 
 class NotRunnable(Exception):  # noqa: N818  (it is no error of the program)
@@ -78,6 +81,8 @@ def _answer(
     try:
         if "run" in request:
             return calls[request["run"]].timed()
+        if "peak" in request:
+            return {"peak_bytes": peak_bytes()}
         calls.clear()
         gc.collect()  # what was timed before may be large
         calls.update(find_builder()(request["build"]))
@@ -87,6 +92,21 @@ def _answer(
     except Exception as error:  # noqa: BLE001  (whatever a library raises is told, not fatal)
         message = " ".join(str(error).split())[:MAX_MESSAGE]
         return {"error": f"{type(error).__name__}: {message}"}
+
+
+def peak_bytes() -> int:
+    """The most memory that this process and its living children have held, each at its own time."""
+    total, waiting = 0, [os.getpid()]
+    while waiting:
+        process = Path(f"/proc/{waiting.pop()}")
+        try:
+            status = (process / "status").read_text().splitlines()
+            for children in process.glob("task/*/children"):
+                waiting += map(int, children.read_text().split())
+        except OSError:  # it ended meanwhile
+            continue
+        total += sum(int(line.split()[1]) * KIB for line in status if line.startswith("VmHWM"))
+    return total
 
 
 def _find(name: str) -> Builder:
