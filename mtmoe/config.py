@@ -523,6 +523,11 @@ class MultitaskConfig:
         EncoderTags.both,
         "language tags before the source sentence; the target's starts the decoder",
     )
+    decoder_start: DecoderStart = setting(
+        DecoderStart.tag,
+        "what the decoder reads before the translation: the target's tag, or </s> and the tag, as "
+        "models that were taken over from other programs do",
+    )
     task_tokens: TaskTokens = setting(
         TaskTokens.others,
         "tasks named by a token after the encoder's tags: all others than translation, or none",

@@ -30,7 +30,7 @@ from mtmoe.tasks.direction_dataset import DirectionData, DirectionDataset
 from mtmoe.tasks.interactive import Sentences, WholeText, encode_lines
 from mtmoe.tasks.programs import TASK_NAME, fit_program
 from mtmoe.tasks.ranks import check_saving, count_once, share_of_rank, start_mesh
-from mtmoe.tasks.start import check_start, find_start
+from mtmoe.tasks.start import READ, check_start, find_start
 from mtmoe.tasks.stream_dataset import Dealing, StreamDataset, StreamIterator, make_iterator
 from mtmoe.tasks.streams import check_equal_lengths, find_streams, load_stream
 
@@ -215,14 +215,15 @@ class MultitaskTranslationTask(FairseqTask):
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
         """Make the model, or end the program with one sentence."""
         with one_sentence():
-            self._check_languages(core_config(TransformerConfig, cfg))
+            config = core_config(TransformerConfig, cfg)
+            self._check_languages(config)
             check_saving(self.mesh, self.cfg)
             model = super().build_model(cfg, from_checkpoint)
             if not from_checkpoint:
                 options = (self.cfg.save_dir, self.cfg.restore_file, self.cfg.finetune_from_model)
                 path = find_start(*options)
                 if path is not None:
-                    check_start(path, model)
+                    check_start(path, model, config, self.config)
             return model
 
     def _check_languages(self, config: TransformerConfig) -> None:
@@ -305,20 +306,15 @@ class MultitaskTranslationTask(FairseqTask):
     def state_dict(self) -> dict[str, Any]:
         """What makes a checkpoint translate without the data folder."""
         packed = pack_vocabulary(self.vocabulary, self.directions)
-        return {**packed, "encoder_tags": self.config.encoder_tags.value}
+        read = {name: str(getattr(self.config, name)) for name in READ}
+        return packed | read
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Put the tags in front of sources that the loaded model was trained with."""
+        """Put around sentences what the loaded model was trained with."""
         super().load_state_dict(state_dict)
-        with one_sentence():
-            if state_dict.get("decoder_start", DecoderStart.tag) != DecoderStart.tag:
-                raise ConfigError(
-                    "decoder_start of the checkpoint must be tag for fairseq's programs, but is "
-                    f"{state_dict['decoder_start']}. Use mtmoe translate."
-                )
-        if "encoder_tags" in state_dict:
-            tags = EncoderTags(state_dict["encoder_tags"])
-            self.config = dataclasses.replace(self.config, encoder_tags=tags)
+        start = DecoderStart(state_dict.get("decoder_start", DecoderStart.tag))
+        tags = EncoderTags(state_dict.get("encoder_tags", self.config.encoder_tags))
+        self.config = dataclasses.replace(self.config, encoder_tags=tags, decoder_start=start)
 
     @property
     def source_dictionary(self) -> Dictionary:
