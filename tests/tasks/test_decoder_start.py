@@ -70,9 +70,7 @@ def test_the_task_follows_a_checkpoint_and_hands_it_on():
         ("model", "activation", "gelu", "relu"),
     ],
 )
-def test_training_does_not_start_with_other_settings(
-    tmp_path, model, section, name, value, told
-):
+def test_training_does_not_start_with_other_settings(tmp_path, model, section, name, value, told):
     state = {"model": model.state_dict(), "cfg": {"model": {}}, "task_state": {}}
     (state["cfg"]["model"] if section == "model" else state["task_state"])[name] = value
     torch.save(state, tmp_path / "a.pt")

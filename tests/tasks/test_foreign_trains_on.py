@@ -21,30 +21,25 @@ from tests.interop.golden.make import FOLDERS
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 PAIR, LANGUAGES = "deu_Latn-eng_Latn", ("deu_Latn", "eng_Latn")
-SIZES = [
-    "--arch", "moe_transformer", "--encoder-layers", "1", "--decoder-layers", "1", "--embed-dim", "8",
-    "--ffn-dim", "8", "--attention-heads", "2", "--encoder-tags", "source", "--first-position", "2",
-    "--decoder-start", "end_and_tag", "--max-positions", "256", "--jitter", "0", "--top-k", "2",
-]  # fmt: skip
-MOE = {"dense": ["--moe-every", "0"], "moe": ["--moe-every", "1", "--num-experts", "3"]}
 
 
 @pytest.fixture(params=sorted(FOLDERS))
-def taken(request, tmp_path):
-    """Our checkpoint of a golden folder, data in its vocabulary, and the flags of its shape."""
+def taken(request, tmp_path, capsys):
+    """Our checkpoint of a golden folder, data in its vocabulary, and the flags that convert tells."""
     path, text = tmp_path / "taken.pt", tmp_path / "text"
     assert main(["convert", str(FOLDERS[request.param]), "--output", str(path)]) == 0
+    told = capsys.readouterr().err.partition("to train on, give fairseq-train ")[2]
     text.mkdir()
     for split in ("train", "valid", "test"):
         for language, lines in zip(LANGUAGES, (TEXT[6:11], TEXT[:5]), strict=True):
             (text / f"{split}.{PAIR}.{language}").write_text("".join(f"{s}\n" for s in lines))
     encode_folder(load_checkpoint(path).vocabulary, text, tmp_path / "data")
-    return path, tmp_path / "data", [*SIZES, *MOE[request.param]]
+    return path, tmp_path / "data", ["--arch", "moe_transformer", *told.split()]
 
 
 def test_a_model_that_was_taken_over_is_fine_tuned_and_translates(taken, tmp_path):
     path, data, flags = taken
-    start = ["--finetune-from-model", str(path), "--num-experts", "3"]
+    start = ["--finetune-from-model", str(path)]
     losses = []
     for updates in ("1", "30"):
         folder = tmp_path / updates
@@ -58,7 +53,7 @@ def test_a_model_that_was_taken_over_is_fine_tuned_and_translates(taken, tmp_pat
 
 def test_training_without_a_step_leaves_the_function_as_it_was(taken, tmp_path):
     path, data, flags = taken
-    start = ["--finetune-from-model", str(path), "--num-experts", "3", "--lr", "1e-30"]
+    start = ["--finetune-from-model", str(path), "--lr", "1e-30"]
     train(data, tmp_path / "same", "--max-update", "1", *flags, *start)
     before, after = load_checkpoint(path), load_checkpoint(tmp_path / "same/checkpoint_last.pt")
     source, target = torch.tensor([[9, 5, 6, 2]]), torch.tensor([[2, 8, 4, 5]])
