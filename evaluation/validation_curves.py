@@ -1,8 +1,8 @@
 """Validation loss over updates of several trainings, out of fairseq's logs: table and plot.
 
-`python -m evaluation.validation_curves --run scratch=scratch.log --run joint=joint.log --output OUT`
+`python -m evaluation.validation_curves --run scratch=a.log --run joint=b.log --output OUT`
 writes OUT/curves.json, OUT/curves.md and OUT/curves.png. Logs of one name are joined by `+`:
-`--run joint=start.log+joint.log`; `fairseq-validate` gives the loss before the first update.
+`--run joint=start.log+b.log`; `fairseq-validate` gives the loss before the first update.
 """
 
 from __future__ import annotations

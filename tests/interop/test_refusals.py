@@ -150,7 +150,7 @@ DAMAGES = [
     (truncated_shard, "pytorch_model-00002-of-00002.bin is cut off or damaged"),
     (missing_shard, "pytorch_model-00002-of-00002.bin must be a file, but is not there"),
     (harmful_shard, "pytorch_model-00002-of-00002.bin holds Python objects other than weights"),
-    (shard_without_a_weight, "pytorch_model-00002-of-00002.bin, as pytorch_model.bin.index.json says"),
+    (shard_without_a_weight, "00002-of-00002.bin, as pytorch_model.bin.index.json says"),
     (shard_with_a_wrong_shape, "must have the shape (8,), but has (9,)"),
     (absolute_index, "must name files of its own folder, but names '/etc/passwd'"),
     (index_of_numbers, "must hold a weight_map, but has none"),

@@ -22,7 +22,8 @@ COMMANDS = {  # every command that reads a checkpoint of ours
     "usage": f"usage --model {{path}} --text {{text}} {OUT}",
     "convert to huggingface": f"convert {{path}} --to huggingface {OUT}",
     "convert to ctranslate2": f"convert {{path}} --to ctranslate2 {OUT}",
-    "translate": f"translate --model {{path}} --target-lang de --input {{text}}/valid.de-en.en {OUT}",
+    "translate": "translate --model {path} --target-lang de "
+    f"--input {{text}}/valid.de-en.en {OUT}",
     "score": "score --model {path} --target-lang de --source {text}/valid.de-en.en "
     f"--target {{text}}/valid.de-en.de {OUT}",
     "languages": "languages {path}",

@@ -37,7 +37,7 @@ MODES = {
     ],
     "capacity in evaluation for all tokens": ["--set", "eval_capacity_factor=2"],
     "losses and noise of training": [
-        "--set", "z_loss_weight=0.1", "gating_dropout=0.2", "expert_output_masking=0.2", "jitter=0.1",
+        "--set", "z_loss_weight=0.1", "gating_dropout=0.2", "expert_output_masking=0.2",
     ],
     "capacity by score": ["--set", "capacity_factor=1", "drop_policy=score", "min_capacity=2"],
     "mixed, all experts raw": ["--shared", "mixed", "--top-k", "4", "--set", "choice_weight=raw"],

@@ -1,4 +1,4 @@
-"""A model that was taken over from another program: fine-tuned by fairseq, translated afterwards."""
+"""Models that were taken over from other programs: fine-tuned by fairseq, translated afterwards."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PAIR, LANGUAGES = "deu_Latn-eng_Latn", ("deu_Latn", "eng_Latn")
 
 @pytest.fixture(params=sorted(FOLDERS))
 def taken(request, tmp_path, capsys):
-    """Our checkpoint of a golden folder, data in its vocabulary, and the flags that convert tells."""
+    """Our checkpoint of a golden folder, data in its vocabulary, the flags that convert tells."""
     path, text = tmp_path / "taken.pt", tmp_path / "text"
     assert main(["convert", str(FOLDERS[request.param]), "--output", str(path)]) == 0
     told = capsys.readouterr().err.partition("to train on, give fairseq-train ")[2]
