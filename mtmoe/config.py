@@ -599,6 +599,21 @@ def require(config: object, name: str, is_met: bool, rule: str) -> None:
         raise ConfigError(f"{name} must be {rule}, but is {getattr(config, name)}.")
 
 
+def check_router_languages(config: TransformerConfig, tags: EncoderTags) -> None:
+    """Refuse routers that read a language which the encoder's tags do not name.
+
+    Raises:
+        ConfigError: says which they do name.
+    """
+    wanted = config.router.router_language
+    is_told = tags is EncoderTags.both or tags.value == wanted.value
+    if config.router.reads_languages and config.moe_layer_names and not is_told:
+        raise ConfigError(
+            f"router_language must be {tags} with encoder_tags {tags}, but is {wanted}. "
+            "Or set encoder_tags to both."
+        )
+
+
 def flat_fields(config_class: type) -> dict[str, dataclasses.Field[Any]]:
     """The leaf fields of a config class, those of nested configs included; names are unique."""
     found: dict[str, dataclasses.Field[Any]] = {}

@@ -50,8 +50,8 @@ def run(args: argparse.Namespace) -> None:
         ConfigError, CheckpointError, DataError: a user's mistake.
         OSError: the disk is full; nothing is left behind.
     """
-    if args.shard_gb <= 0:
-        raise ConfigError(f"--shard-gb must be above 0, but is {args.shard_gb}. Give more.")
+    if not 0 < args.shard_gb < float("inf"):
+        raise ConfigError(f"--shard-gb must be a number above 0, but is {args.shard_gb}.")
     if args.to == OURS:
         check_output("--output", args.output)
         from mtmoe.interop.foreign_model import import_model

@@ -34,7 +34,7 @@ class Variation:
 
     def __post_init__(self) -> None:
         for name, is_met, rule in (
-            ("noise", self.noise >= 0, "0 or above"),
+            ("noise", 0 <= self.noise < float("inf"), "0 or above"),
             ("fresh_share", 0 <= self.fresh_share <= 1, "between 0 and 1"),
         ):
             if not is_met:

@@ -17,7 +17,13 @@ import mtmoe.criterions.moe_cross_entropy
 import mtmoe.optim.deadline
 import mtmoe.optim.fairseq_adam  # noqa: F401  (registers what `--user-dir` does not import)
 from mtmoe.checkpoint.fairseq_file import pack_vocabulary
-from mtmoe.config import DecoderStart, EncoderTags, MultitaskConfig, TransformerConfig
+from mtmoe.config import (
+    DecoderStart,
+    EncoderTags,
+    MultitaskConfig,
+    TransformerConfig,
+    check_router_languages,
+)
 from mtmoe.data.batching import source_tags
 from mtmoe.data.mixture import TRANSLATION, Mixture, Stream
 from mtmoe.data.sampler import Budget
@@ -216,7 +222,7 @@ class MultitaskTranslationTask(FairseqTask):
         """Make the model, or end the program with one sentence."""
         with one_sentence():
             config = core_config(TransformerConfig, cfg)
-            self._check_languages(config)
+            check_router_languages(config, self.config.encoder_tags)
             check_saving(self.mesh, self.cfg)
             model = super().build_model(cfg, from_checkpoint)
             if not from_checkpoint:
@@ -225,16 +231,6 @@ class MultitaskTranslationTask(FairseqTask):
                 if path is not None:
                     check_start(path, model, config, self.config)
             return model
-
-    def _check_languages(self, config: TransformerConfig) -> None:
-        """Refuse routers that read a language which the encoder's tags do not name."""
-        wanted, tags = config.router.router_language, self.config.encoder_tags
-        is_told = tags is EncoderTags.both or tags.value == wanted.value
-        if config.router.reads_languages and config.moe_layer_names and not is_told:
-            raise ConfigError(
-                f"router_language must be {tags} with encoder_tags {tags}, but is {wanted}. "
-                "Or set encoder_tags to both."
-            )
 
     def train_step(
         self,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -96,6 +99,7 @@ def test_the_new_model_computes_the_dense_function(tmp_path, mode):
         (["--set", "embed_dim=8"], "--set must be NAME=VALUE with one of"),
         (["--set", "jitter"], "--set must be NAME=VALUE with one of"),
         (["--noise", "-1"], "noise must be 0 or above, but is -1.0"),
+        (["--noise", "inf"], "noise must be 0 or above, but is inf"),
         (["--fresh-share", "2"], "fresh_share must be between 0 and 1, but is 2.0"),
     ],
 )
@@ -161,3 +165,22 @@ def write_foreign(folder, kind):
     model, args = fairseq_model()
     torch.save({"args": args, "model": model.state_dict()}, folder / "theirs.pt")
     return folder / "theirs.pt", write_text_files(folder)
+
+
+def test_routers_read_only_languages_that_the_tags_name(tmp_path, capsys):
+    path = write_tiny_checkpoint(tmp_path, encoder_tags="source", moe_every=0)
+    words = ["upcycle", str(path), "--experts", "4", "--output", str(tmp_path / "moe.pt")]
+    assert main([*words, "--set", "router_input=language"]) == 2
+    assert "router_language must be source with encoder_tags source" in capsys.readouterr().err
+    assert main([*words, "--set", "router_input=language", "router_language=source"]) == 0
+
+
+def test_a_full_disk_is_one_sentence_and_nothing_is_left(tmp_path, capsys, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("os.posix_fallocate", fail)
+    _, code = upcycle(tmp_path)
+    assert code == 1
+    assert capsys.readouterr().err == "error: No space left on device.\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint_tiny.pt"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -49,6 +50,10 @@ def test_a_model_that_was_taken_over_is_fine_tuned_and_translates(taken, tmp_pat
     tuned = load_checkpoint(folder / "checkpoint_last.pt")
     assert (tuned.decoder_start, tuned.encoder_tags) == ("end_and_tag", "source")
     assert len(Translator(tuned).translate(["Save the file."], "eng_Latn", "deu_Latn")) == 1
+    out = tmp_path / "back"
+    words = ["convert", str(folder / "checkpoint_last.pt"), "--to", "huggingface"]
+    assert main([*words, "--output", str(out)]) == 0
+    assert json.loads((out / "generation_config.json").read_text())["decoder_start_token_id"] == 2
 
 
 def test_training_without_a_step_leaves_the_function_as_it_was(taken, tmp_path):
