@@ -25,6 +25,9 @@ from mtmoe.interop.names import EMBEDDING, Dialect, Part, weight_parts
 
 DIGEST = "vocabulary_digest"  # among the weights: fairseq resumes with the same vocabulary only
 OUTPUTS = ("w_out", "b_out")
+NO_TRAINING = {  # what fairseq reads of a checkpoint, even if it begins anew
+    "criterion_name": "", "optimizer_name": "", "lr_scheduler_state": {}, "num_updates": 0,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -171,7 +174,7 @@ def _state(model: ForeignModel) -> dict[str, Any]:
             },
         },
         "criterion": None,
-        "optimizer_history": [],
+        "optimizer_history": [dict(NO_TRAINING)],
         "task_state": {
             **pack_vocabulary(model.vocabulary, directions),
             "encoder_tags": model.encoder_tags.value,

@@ -72,7 +72,7 @@ def test_fairseq_generate_translates_as_the_command_does(taken):
     program = Path(sys.executable).with_name("fairseq-generate")
     words = [str(data), "--user-dir", str(ROOT / "mtmoe"), "--path", str(path), "--beam", "1"]
     words += ["-s", "eng_Latn", "-t", "deu_Latn", "--remove-bpe", "sentencepiece"]
-    words += ["--max-len-a", "2", "--max-len-b", "20"]
+    words += ["--max-len-a", "2", "--max-len-b", "20", "--batch-size", "1"]
     found = subprocess.run([program, *words], capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stderr
     rows = sorted(line.split("\t") for line in found.stdout.splitlines() if line[:2] == "D-")
