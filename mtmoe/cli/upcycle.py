@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 FIXED = (  # what the dense model decides, or an option of its own
     "encoder_layers", "decoder_layers", "embed_dim", "ffn_dim", "activation", "attention_heads",
-    "max_positions", "moe_every", "num_experts", "experts_by_layer", "top_k", "shared_ffn_dim",
-    "shared_mode",
+    "max_positions", "first_position", "moe_every", "num_experts", "experts_by_layer",
+    "top_k", "shared_ffn_dim", "shared_mode",
 )  # fmt: skip
 
 

@@ -97,6 +97,7 @@ def test_the_new_model_computes_the_dense_function(tmp_path, mode):
         (["--moe-every", "3"], "moe_every must be at most the number of layers, but is 3"),
         (["--moe-every", "0"], "--moe-every must be at least 1, but is 0"),
         (["--set", "embed_dim=8"], "--set must be NAME=VALUE with one of"),
+        (["--set", "first_position=2"], "--set must be NAME=VALUE with one of"),
         (["--set", "jitter"], "--set must be NAME=VALUE with one of"),
         (["--noise", "-1"], "noise must be 0 or above, but is -1.0"),
         (["--noise", "inf"], "noise must be 0 or above, but is inf"),
