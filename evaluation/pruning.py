@@ -47,6 +47,7 @@ class Result:
 def main() -> None:
     """Read the command line, translate, compare, write; the table goes to standard output."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("sacrebleu").setLevel(logging.WARNING)  # says what it does, 200 times
     args = parse_arguments()
     if args.overrides:
         sys.stdout.write(describe_shape(args.overrides) + "\n")
