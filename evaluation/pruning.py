@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from evaluation.compare import compare_lines
 from evaluation.systems import HypothesisStore, System, parse_system
@@ -26,6 +27,7 @@ from mtmoe.report.parallel_text import ParallelText, read_directions
 SHAPE = ("num_experts", "experts_by_layer", "top_k", "choice_weight", "second_choice")
 FULL = "full"
 SAMPLES = 1000  # resampled test sets
+ALL = "all"  # directions together
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Result:
     criterion: str
     is_tuned: bool
     share: float  # of the full model's experts that are kept
-    direction: str
+    direction: str  # or a pair (both its directions), or `all`
     chrf: float  # chrF++
     difference: float  # to the full model
     p_value: float  # paired bootstrap, Koehn 2004
@@ -45,6 +47,7 @@ class Result:
 def main() -> None:
     """Read the command line, translate, compare, write; the table goes to standard output."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("sacrebleu").setLevel(logging.WARNING)  # says what it does, 200 times
     args = parse_arguments()
     if args.overrides:
         sys.stdout.write(describe_shape(args.overrides) + "\n")
@@ -58,7 +61,7 @@ def main() -> None:
         raise ConfigError(f"--model must name {FULL}=CHECKPOINT, but does not. Add it.")
     texts = read_directions(args.text, "test", args.limit)
     results = compare_all(systems, texts, args.pair, Path(args.output))
-    write(Path(args.output), results)
+    write(Path(args.output), results, args.pair)
     sys.stdout.write(to_markdown(results))
 
 
@@ -96,25 +99,49 @@ def share_of(system: System, full: System) -> float:
 def compare_all(
     systems: dict[str, System], texts: Sequence[ParallelText], pair: str, output: Path
 ) -> list[Result]:
-    """A result for each model and direction; `language` models are tested in their pair only."""
+    """A result for each model and direction, and for directions together.
+
+    `language` models are tested in their pair only; all others in the pair, too.
+    """
     store = HypothesisStore(output / "hypotheses")
     baseline = {text.direction: store.translate(systems[FULL], text) for text in texts}
     results = []
     for name, system in systems.items():
         criterion, is_tuned = name.split("_")[0], name.endswith("_tuned")
         share = share_of(system, systems[FULL])
-        for text in texts:
-            if criterion == "language" and set(text.direction.split("-")) != set(pair.split("-")):
-                continue
-            lines = store.translate(system, text)
-            full = baseline[text.direction]
-            found = compare_lines(full, lines, text.target, text.target_lang, SAMPLES)["chrf"]
+        wanted = [t for t in texts if criterion != "language" or is_of(pair, t)]
+        lines = {text.direction: store.translate(system, text) for text in wanted}
+        for label, group in groups_of(wanted, pair).items():
+            found = compare_group(group, baseline, lines)
             scores = (found[key] for key in ("hypotheses", "difference", "p_value", "signature"))
-            results.append(Result(criterion, is_tuned, share, text.direction, *scores))
+            results.append(Result(criterion, is_tuned, share, label, *scores))
     return results
 
 
-def write(output: Path, results: Sequence[Result]) -> None:
+def is_of(pair: str, text: ParallelText) -> bool:
+    """Whether the text's direction is one of the pair's two."""
+    return set(text.direction.split("-")) == set(pair.split("-"))
+
+
+def groups_of(texts: Sequence[ParallelText], pair: str) -> dict[str, list[ParallelText]]:
+    """The test sets by name: each direction, the pair's two together, and all together."""
+    groups = {text.direction: [text] for text in texts}
+    together = [text for text in texts if is_of(pair, text)]
+    groups |= {f"{pair} both": together} if together else {}
+    return groups | ({ALL: list(texts)} if len(together) < len(texts) else {})
+
+
+def compare_group(
+    texts: Sequence[ParallelText], baseline: dict[str, list[str]], lines: dict[str, list[str]]
+) -> dict[str, Any]:
+    """chrF++ of the texts as one, as `compare_lines` gives it."""
+    full = [line for text in texts for line in baseline[text.direction]]
+    other = [line for text in texts for line in lines[text.direction]]
+    references = [line for text in texts for line in text.target]
+    return compare_lines(full, other, references, "", SAMPLES)["chrf"]
+
+
+def write(output: Path, results: Sequence[Result], pair: str) -> None:
     """pruning.json, pruning.md and pruning.png, each whole or not at all."""
     from evaluation.pruning_plot import draw_scores
 
@@ -122,20 +149,18 @@ def write(output: Path, results: Sequence[Result]) -> None:
         file.write(json.dumps([asdict(result) for result in results], indent=1) + "\n")
     with open_atomic(output / "pruning.md") as file:
         file.write(to_markdown(results))
-    draw_scores(curves(results), output / "pruning.png")
+    panels = {name: curves(results, name) for name in (ALL, f"{pair} both")}
+    draw_scores({name: lines for name, lines in panels.items() if lines}, output / "pruning.png")
 
 
-def curves(results: Sequence[Result]) -> dict[str, list[tuple[float, float]]]:
-    """By model kind, (share kept, mean difference to the full model) over its directions."""
-    groups: dict[str, dict[float, list[float]]] = {}
+def curves(results: Sequence[Result], direction: str) -> dict[str, list[tuple[float, float]]]:
+    """By model kind, (share kept, difference to the full model) in one column of the table."""
+    found: dict[str, list[tuple[float, float]]] = {}
     for r in results:
-        if r.criterion != FULL:
+        if r.criterion != FULL and r.direction == direction:
             name = f"{r.criterion}{', fine-tuned' if r.is_tuned else ''}"
-            groups.setdefault(name, {}).setdefault(r.share, []).append(r.difference)
-    return {
-        name: sorted((share, sum(v) / len(v)) for share, v in points.items())
-        for name, points in groups.items()
-    }
+            found.setdefault(name, []).append((r.share, r.difference))
+    return {name: sorted(points) for name, points in found.items()}
 
 
 def to_markdown(results: Sequence[Result]) -> str:
@@ -149,7 +174,7 @@ def to_markdown(results: Sequence[Result]) -> str:
     lines = [_line(head), _line([":---", ":---", *("---:" for _ in head[2:])])]
     for (criterion, tuned, share), found in rows.items():
         cells = [_cell(found.get(direction)) for direction in directions]
-        when = "" if criterion == FULL else tuned
+        when = "" if criterion == FULL and tuned == "before" else tuned
         lines.append(_line([criterion, when, f"{share:.0%}", *cells]))
     note = "chrF++; * differs from the full model with p < 0.05 (paired bootstrap)."
     signatures = sorted({r.signature for r in results})

@@ -523,6 +523,11 @@ class MultitaskConfig:
         EncoderTags.both,
         "language tags before the source sentence; the target's starts the decoder",
     )
+    decoder_start: DecoderStart = setting(
+        DecoderStart.tag,
+        "what the decoder reads before the translation: the target's tag, or </s> and the tag, as "
+        "models that were taken over from other programs do",
+    )
     task_tokens: TaskTokens = setting(
         TaskTokens.others,
         "tasks named by a token after the encoder's tags: all others than translation, or none",
@@ -592,6 +597,21 @@ def require(config: object, name: str, is_met: bool, rule: str) -> None:
     """
     if not is_met:
         raise ConfigError(f"{name} must be {rule}, but is {getattr(config, name)}.")
+
+
+def check_router_languages(config: TransformerConfig, tags: EncoderTags) -> None:
+    """Refuse routers that read a language which the encoder's tags do not name.
+
+    Raises:
+        ConfigError: says which they do name.
+    """
+    wanted = config.router.router_language
+    is_told = tags is EncoderTags.both or tags.value == wanted.value
+    if config.router.reads_languages and config.moe_layer_names and not is_told:
+        raise ConfigError(
+            f"router_language must be {tags} with encoder_tags {tags}, but is {wanted}. "
+            "Or set encoder_tags to both."
+        )
 
 
 def flat_fields(config_class: type) -> dict[str, dataclasses.Field[Any]]:

@@ -7,6 +7,7 @@ a checkpoint translates without the data folder that it was trained on.
 from __future__ import annotations
 
 import argparse
+import errno
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -154,9 +155,9 @@ def _read_state(path: str | Path, mmap: bool = False) -> dict[str, Any]:
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of bytes that are no checkpoint
             state = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    except OSError:
-        raise
-    except Exception as error:  # noqa: BLE001  (damaged bytes can raise anything)
+    except Exception as error:  # (damaged bytes can raise anything)
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # EINVAL: the zip is cut off
+            raise
         raise CheckpointError(
             f"checkpoint must be a whole .pt file of fairseq, but {path} "
             f"{_why_unreadable(path, error)}. Give another file."

@@ -50,16 +50,31 @@ def run(args: argparse.Namespace) -> None:
         ConfigError, CheckpointError, DataError: a user's mistake.
         OSError: the disk is full; nothing is left behind.
     """
-    if args.shard_gb <= 0:
-        raise ConfigError(f"--shard-gb must be above 0, but is {args.shard_gb}. Give more.")
+    if not 0 < args.shard_gb < float("inf"):
+        raise ConfigError(f"--shard-gb must be a number above 0, but is {args.shard_gb}.")
     if args.to == OURS:
         check_output("--output", args.output)
         from mtmoe.interop.foreign_model import import_model
 
-        import_model(_read_foreign(args), args.output)
+        model = _read_foreign(args)
+        import_model(model, args.output)
+        _tell_flags(model)
     else:
         _export(args)
     sys.stdout.write(f"{args.output}\n")
+
+
+def _tell_flags(model: ForeignModel) -> None:
+    """How the model trains on: what differs from the defaults of fairseq-train with our task."""
+    from mtmoe.config import MultitaskConfig, TransformerConfig
+    from mtmoe.surgery.state import describe_flags, flat_settings
+
+    told = flat_settings(model.config)
+    usual = flat_settings(TransformerConfig()) | {
+        name: getattr(MultitaskConfig(), name) for name in ("encoder_tags", "decoder_start")
+    }
+    told |= {"encoder_tags": model.encoder_tags, "decoder_start": model.decoder_start}
+    sys.stderr.write(describe_flags(usual, told))
 
 
 def _read_foreign(args: argparse.Namespace) -> ForeignModel:

@@ -34,19 +34,14 @@ def run(args: argparse.Namespace) -> None:
     for path in args.add:
         check_input("--add", path)
     from mtmoe.checkpoint.fairseq_file import load_checkpoint
-    from mtmoe.report.expert_statistics import (
-        check_same_model,
-        fingerprint,
-        read_statistics,
-        write_statistics,
-    )
+    from mtmoe.report.expert_statistics import check_fits, read_statistics, write_statistics
 
     checkpoint = load_checkpoint(args.checkpoint)
     if not checkpoint.config.moe_layer_names:
         raise CheckpointError(f"model must have MoE layers, but {args.checkpoint} is dense.")
     earlier = read_statistics(args.add) if args.add else None
     if earlier:
-        check_same_model(earlier, fingerprint(checkpoint), args.checkpoint)
+        check_fits(earlier, checkpoint, args.checkpoint)
     measured = measure(checkpoint, args) if args.text else None
     parts = [part for part in (earlier, measured) if part]
     total = parts[0] if len(parts) == 1 else parts[0] + parts[1]

@@ -129,6 +129,11 @@ def check_arguments(args: argparse.Namespace) -> None:
             f"--criterion {args.criterion}{' with --merge' if args.merge else ''} must be given "
             "--stats or --text, but neither is there. Give one."
         )
+    for option in ("languages", "directions"):
+        if getattr(args, option) and not (args.stats or args.text):
+            raise ConfigError(f"--{option} must be given with --stats or --text, but neither is.")
+    if args.keep and args.floor != 1:
+        raise ConfigError("--floor must be given with --total, but --keep is. Leave one out.")
     if args.languages and args.directions:
         raise ConfigError("--languages must be given without --directions, but both are.")
     if args.dense and args.keep_optimizer:
@@ -145,13 +150,13 @@ def find_uses(
     Raises:
         ConfigError, DataError: what is asked for was not measured.
     """
-    from mtmoe.report.expert_statistics import check_same_model, fingerprint, read_statistics
+    from mtmoe.report.expert_statistics import check_fits, read_statistics
     from mtmoe.surgery.scores import check_scope
 
     languages = choose_languages(args.languages, checkpoint.vocabulary.languages)
     if args.stats:
         statistics = read_statistics(args.stats)
-        check_same_model(statistics, fingerprint(checkpoint), args.checkpoint)
+        check_fits(statistics, checkpoint, args.checkpoint)
     elif args.text:
         statistics = measure(checkpoint, args)
     else:
@@ -162,6 +167,11 @@ def find_uses(
         wanted = [d for d in choose_directions(checkpoint, languages) if d in statistics.uses]
     else:
         wanted = list(statistics.uses)
+    if not wanted:
+        raise ConfigError(
+            "--directions or --languages must leave a direction that was measured, but leave none "
+            f"of {', '.join(statistics.uses)}. Name others."
+        )
     check_scope(statistics.uses, wanted)
     return statistics.uses, wanted
 

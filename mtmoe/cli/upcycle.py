@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 FIXED = (  # what the dense model decides, or an option of its own
     "encoder_layers", "decoder_layers", "embed_dim", "ffn_dim", "activation", "attention_heads",
-    "max_positions", "moe_every", "num_experts", "experts_by_layer", "top_k", "shared_ffn_dim",
-    "shared_mode",
+    "max_positions", "first_position", "moe_every", "num_experts", "experts_by_layer",
+    "top_k", "shared_ffn_dim", "shared_mode",
 )  # fmt: skip
 
 
@@ -59,6 +59,7 @@ def run(args: argparse.Namespace) -> None:
     """
     check_output("--output", args.output)
     from mtmoe.checkpoint.fairseq_file import load_checkpoint, write_checkpoint
+    from mtmoe.config import check_router_languages
     from mtmoe.surgery.scratch import Scratch
     from mtmoe.surgery.state import count_parameters, describe_change
     from mtmoe.surgery.upcycle import Variation, check_dense_at_first, upcycle
@@ -71,6 +72,7 @@ def run(args: argparse.Namespace) -> None:
             "See `mtmoe prune --dense`."
         )
     config = make_config(dense.config, args)
+    check_router_languages(config, dense.encoder_tags)
     check_dense_at_first(config)
     state = upcycle(dense, config, Scratch.beside(args.output), variation)
     write_checkpoint(args.output, state)

@@ -28,6 +28,13 @@ def lead_ids(start: DecoderStart) -> tuple[int, ...]:
     return (EOS,) if start is DecoderStart.end_and_tag else ()
 
 
+def with_lead(lead: Sequence[int], ids: Tensor) -> Tensor:
+    """(B, S) int64 ids of the decoder, with the ids of `lead` before each row."""
+    if not lead:
+        return ids
+    return torch.cat([ids.new_tensor(lead).expand(ids.shape[0], -1), ids], 1)
+
+
 def tag_source(prefix: Sequence[int], ids: Sequence[int]) -> list[int]:
     """What the encoder reads: tags, pieces, end."""
     return [*prefix, *ids, EOS]

@@ -25,6 +25,9 @@ from mtmoe.interop.names import EMBEDDING, Dialect, Part, weight_parts
 
 DIGEST = "vocabulary_digest"  # among the weights: fairseq resumes with the same vocabulary only
 OUTPUTS = ("w_out", "b_out")
+NO_TRAINING = {  # what fairseq reads of a checkpoint, even if it begins anew
+    "criterion_name": "", "optimizer_name": "", "lr_scheduler_state": {}, "num_updates": 0,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class ForeignModel:
     decoder_start: DecoderStart = DecoderStart.end_and_tag
     embedding_scale: float = 1.0  # theirs over ours, where the embedding enters the network
     expert_scale: float = 1.0  # on what an expert gives
+    directions: tuple[str, ...] | None = None  # that the model was trained on; None: all
 
 
 def import_model(model: ForeignModel, path: str | Path) -> None:
@@ -159,7 +163,8 @@ def _as_checkpoint(model: ForeignModel) -> Checkpoint:
 def _state(model: ForeignModel) -> dict[str, Any]:
     """All of a checkpoint but its weights, as fairseq reads it."""
     languages = model.vocabulary.languages
-    directions = [f"{s}-{t}" for s in languages for t in languages if s != t]
+    every = [f"{s}-{t}" for s in languages for t in languages if s != t]
+    directions = every if model.directions is None else list(model.directions)
     return {
         "args": None,
         "cfg": {
@@ -171,7 +176,7 @@ def _state(model: ForeignModel) -> dict[str, Any]:
             },
         },
         "criterion": None,
-        "optimizer_history": [],
+        "optimizer_history": [dict(NO_TRAINING)],
         "task_state": {
             **pack_vocabulary(model.vocabulary, directions),
             "encoder_tags": model.encoder_tags.value,

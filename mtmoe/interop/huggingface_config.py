@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from mtmoe.config import (
     ChoiceWeight,
     ChooseBy,
     DecoderStart,
+    EncoderTags,
     SecondChoice,
     TransformerConfig,
     build_config,
@@ -24,6 +26,16 @@ CLASSES = {DENSE: "M2M100ForConditionalGeneration", MOE: "NllbMoeForConditionalG
 TOP_K = 2  # of NllbMoe
 SECOND_POLICY = {"all": SecondChoice.always, "random": SecondChoice.sampled}
 SAME_ON_BOTH_SIDES = ("ffn_dim", "attention_heads")
+OWN = "mtmoe"  # the entry of a `config.json` that only we read
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What stands around sentences, under `OWN` in a `config.json` of ours; by default as NLLB."""
+
+    encoder_tags: EncoderTags = EncoderTags.source
+    decoder_start: DecoderStart = DecoderStart.end_and_tag
+    directions: tuple[str, ...] | None = None  # that the model was trained on; None: all
 
 
 @dataclass(frozen=True)
@@ -35,6 +47,7 @@ class TheirSettings:
     vocab_size: int
     embedding_scale: float
     expert_scale: float
+    reading: Reading
 
 
 def read_settings(values: Mapping[str, Any], path: str) -> TheirSettings:
@@ -55,6 +68,7 @@ def read_settings(values: Mapping[str, Any], path: str) -> TheirSettings:
             vocab_size=int(values["vocab_size"]),
             embedding_scale=scale,
             expert_scale=1 - token_dropout,
+            reading=read_reading(values.get(OWN), path),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
@@ -62,6 +76,24 @@ def read_settings(values: Mapping[str, Any], path: str) -> TheirSettings:
         ) from None
     except ConfigError as error:
         raise CheckpointError(f"{path} must describe a model of ours, but: {error}") from None
+
+
+def read_reading(values: Any, path: str) -> Reading:
+    """What an export of ours says of itself; NLLB's way without it.
+
+    Raises:
+        CheckpointError: the entry is not understood.
+    """
+    if values is None:
+        return Reading()
+    try:
+        tags, start = EncoderTags(values["encoder_tags"]), DecoderStart(values["decoder_start"])
+        return Reading(tags, start, tuple(map(str, values["directions"])))
+    except (KeyError, TypeError, ValueError):
+        raise CheckpointError(
+            f"{OWN} of {path} must say encoder_tags, decoder_start and directions, but is "
+            f"{values!r}. Export the model again."
+        ) from None
 
 
 def _check_kind(values: Mapping[str, Any], path: str) -> None:
@@ -149,7 +181,7 @@ def check_exportable(config: TransformerConfig) -> None:
 
 
 def write_settings(
-    config: TransformerConfig, vocab_size: int, start: DecoderStart, dtype: str
+    config: TransformerConfig, vocab_size: int, reading: Reading, dtype: str
 ) -> dict[str, Any]:
     """Their `config.json` of our network.
 
@@ -158,6 +190,7 @@ def write_settings(
     `generation_config.json` says so.)
     """
     kind = MOE if config.moe_layer_names else DENSE
+    has_start = reading.decoder_start is DecoderStart.end_and_tag
     sizes = {
         f"{side}_{name}": value
         for side in ("encoder", "decoder")
@@ -185,7 +218,8 @@ def write_settings(
         "bos_token_id": BOS,
         "pad_token_id": config.first_position - 1,
         "eos_token_id": EOS,
-        "decoder_start_token_id": EOS if start is DecoderStart.end_and_tag else None,
+        "decoder_start_token_id": EOS if has_start else None,
+        OWN: dataclasses.asdict(reading),
         "tokenizer_class": "NllbTokenizer",
         "torch_dtype": dtype,
     }

@@ -32,6 +32,9 @@ def read_folder(folder: Path) -> ForeignModel:
         order=theirs.order,
         embedding_scale=settings.embedding_scale,
         expert_scale=settings.expert_scale,
+        encoder_tags=settings.reading.encoder_tags,
+        decoder_start=settings.reading.decoder_start,
+        directions=settings.reading.directions,
     )
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mtmoe.checkpoint.fairseq_file import Checkpoint
 from mtmoe.interop.huggingface_config import (
+    Reading,
     check_exportable,
     generation_settings,
     write_settings,
@@ -50,9 +51,10 @@ def write_folder(checkpoint: Checkpoint, folder: Path, shard_bytes: int) -> list
     specs = {part.theirs: _spec(checkpoint, part, len(layout.order)) for part in parts}
     dtype = str(specs[dialect.embedding][1]).removeprefix("torch.")
     start = checkpoint.decoder_start
+    reading = Reading(checkpoint.encoder_tags, start, checkpoint.directions)
     files = {
         **tokenizer_files(checkpoint.vocabulary, layout),
-        "config.json": json_bytes(write_settings(config, len(layout.order), start, dtype)),
+        "config.json": json_bytes(write_settings(config, len(layout.order), reading, dtype)),
         "generation_config.json": json_bytes(generation_settings(start, layout.suppressed)),
     }
     for name, data in files.items():

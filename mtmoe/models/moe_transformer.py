@@ -18,6 +18,7 @@ from torch import Tensor
 from mtmoe.checkpoint.fairseq_file import MODEL_NAME
 from mtmoe.checkpoint.gathered import gather_weights, load_weights
 from mtmoe.config import NAMED_SIZES, TransformerConfig
+from mtmoe.data.batching import lead_ids, with_lead
 from mtmoe.data.vocabulary import PAD
 from mtmoe.errors import CheckpointError
 from mtmoe.fairseq_view import core_config, fairseq_view, one_sentence
@@ -28,15 +29,19 @@ from mtmoe.ops.routing import RouterKey, update_choice_bias
 class MoeTransformer(BaseFairseqModel):
     """Wraps `mtmoe.modules.transformer.Transformer`, which holds all parameters.
 
-    `encoder` and `decoder` are the faces that fairseq's generator expects; they own nothing. The
-    vocabulary's checksum stands among the weights: at resume, fairseq shows a task no checkpoint.
+    `lead` are ids that the decoder reads before what fairseq hands it (`decoder_start`); fairseq
+    does not see them. `encoder` and `decoder` are the faces that its generator expects; they own
+    nothing. The vocabulary's checksum stands among the weights: at resume, fairseq shows a task no
+    checkpoint.
     """
 
     vocabulary_digest: Tensor
 
-    def __init__(self, transformer: Transformer, vocabulary_digest: Tensor) -> None:
+    def __init__(
+        self, transformer: Transformer, vocabulary_digest: Tensor, lead: tuple[int, ...] = ()
+    ) -> None:
         super().__init__()
-        self.transformer = transformer
+        self.transformer, self.lead = transformer, lead
         self.register_buffer("vocabulary_digest", vocabulary_digest)
         self.router_key: RouterKey | None = None
         self._whole: dict[str, Tensor] | None = None
@@ -56,7 +61,8 @@ class MoeTransformer(BaseFairseqModel):
             device = torch.device(task.mesh.devices.device_type)
             transformer.materialise(device, task.seed, task.config.mesh.zero)
         digest = hashlib.sha256("\n".join(vocabulary.symbols).encode()).digest()
-        return cls(transformer, torch.frombuffer(bytearray(digest), dtype=torch.uint8))
+        checksum = torch.frombuffer(bytearray(digest), dtype=torch.uint8)
+        return cls(transformer, checksum, lead_ids(task.config.decoder_start))
 
     def load_state_dict(self, state_dict: Any, *args: Any, **kwargs: Any) -> Any:
         """Load weights of the same vocabulary, or end the program with one sentence."""
@@ -113,8 +119,8 @@ class MoeTransformer(BaseFairseqModel):
     ) -> tuple[Tensor, dict[str, Any]]:
         """Logits (B, S', V), or states (B, S', D), and {"routings": of the MoE layers in order}."""
         key = self.router_key if self.training else None
-        output = self.transformer(src_tokens, prev_output_tokens, key)
-        states = output.states
+        output = self.transformer(src_tokens, with_lead(self.lead, prev_output_tokens), key)
+        states = output.states[:, len(self.lead) :]
         result = states if features_only else self.transformer.project(states)
         return result, {"routings": output.routings}
 
@@ -126,11 +132,11 @@ class MoeTransformer(BaseFairseqModel):
     def max_positions(self) -> tuple[int, int]:
         """Longest source, tags included, and longest target."""
         limit = self.transformer.config.max_positions
-        return limit, limit
+        return limit, limit - len(self.lead)
 
     def max_decoder_positions(self) -> int:
         """Longest target."""
-        return self.transformer.config.max_positions
+        return self.max_positions()[1]
 
     @property
     def encoder(self) -> _Encoder:
@@ -140,7 +146,7 @@ class MoeTransformer(BaseFairseqModel):
     @property
     def decoder(self) -> _Decoder:
         """What fairseq's generator calls once a position."""
-        return _Decoder(self.transformer)
+        return _Decoder(self.transformer, self.lead)
 
 
 class _Encoder(FairseqEncoder):
@@ -159,9 +165,10 @@ class _Encoder(FairseqEncoder):
 
 
 class _Decoder(FairseqIncrementalDecoder):
-    def __init__(self, transformer: Transformer) -> None:
+    def __init__(self, transformer: Transformer, lead: tuple[int, ...]) -> None:
         super().__init__(dictionary=None)
         self.get_transformer = lambda: transformer
+        self.lead = lead
 
     def forward(
         self,
@@ -171,14 +178,14 @@ class _Decoder(FairseqIncrementalDecoder):
         **_: Any,
     ) -> tuple[Tensor, None]:
         """Logits (B, S', V) of the positions that the state has not seen yet."""
-        transformer = self.get_transformer()
+        transformer, read = self.get_transformer(), with_lead(self.lead, prev_output_tokens)
         if incremental_state is None:
-            output = transformer.decode(prev_output_tokens, encoder_out)
+            states = transformer.decode(read, encoder_out).states
         else:
             cache = incremental_state.setdefault("mtmoe", transformer.new_cache())
-            unseen = prev_output_tokens[:, cache.length :]
-            output = transformer.decode(unseen, encoder_out, cache=cache)
-        return transformer.project(output.states), None
+            states = transformer.decode(read[:, cache.length :], encoder_out, cache=cache).states
+        num_more = max(states.shape[1] - prev_output_tokens.shape[1], 0)
+        return transformer.project(states[:, num_more:]), None
 
     def reorder_incremental_state(
         self, incremental_state: dict[str, Any], new_order: Tensor
@@ -187,7 +194,7 @@ class _Decoder(FairseqIncrementalDecoder):
             incremental_state["mtmoe"].select(new_order)
 
     def max_positions(self) -> int:
-        return self.get_transformer().config.max_positions
+        return self.get_transformer().config.max_positions - len(self.lead)
 
 
 def _register(suffix: str, sizes: dict[str, Any]) -> None:

@@ -50,6 +50,23 @@ def check_same_model(statistics: ExpertStatistics, routers: str, name: str) -> N
         )
 
 
+def check_fits(statistics: ExpertStatistics, checkpoint: Checkpoint, name: str) -> None:
+    """Refuse statistics of another model than `checkpoint`, or of other layers.
+
+    Raises:
+        DataError: the routers or the layers differ.
+    """
+    check_same_model(statistics, fingerprint(checkpoint), name)
+    config = checkpoint.config
+    wanted = (config.moe_layer_names, config.num_experts_by_layer)
+    for direction, use in statistics.uses.items():
+        if (use.layers, use.sizes) != wanted:
+            raise DataError(
+                f"statistics must have all experts of the layers {', '.join(wanted[0])}, but those "
+                f"of {direction} have not. Measure them anew by `mtmoe expert-stats`."
+            )
+
+
 def fingerprint(checkpoint: Checkpoint) -> str:
     """A checksum of the MoE layers' names and router rows, in hexadecimal."""
     digest = hashlib.sha256()
@@ -104,6 +121,9 @@ def _read_file(path: str | Path) -> ExpertStatistics:
         if content["format"] != FORMAT:
             raise ValueError("format")
         uses = {name: _parse(layers) for name, layers in content["directions"].items()}
+        layers = {(use.layers, use.sizes) for use in uses.values()}
+        if len(layers) != 1 or not all(map(_is_possible, uses.values())):
+            raise ValueError("numbers")
         return ExpertStatistics(str(content["routers"]), uses)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
         raise DataError(
@@ -120,3 +140,10 @@ def _parse(layers: Mapping[str, Any]) -> ExpertUse:
     sizes = tuple(len(row) for row in first)
     tokens = stack_rows(first)
     return ExpertUse(tuple(layers), sizes, tokens, tokens * stack_rows(mean), stack_rows(choices))
+
+
+def _is_possible(use: ExpertUse) -> bool:
+    """Whether counts and probabilities are such."""
+    highest = use.tokens * (1 + 1e-6)  # a mean was rounded
+    is_probability = (use.probability >= 0) & (use.probability <= highest)  # not if NaN
+    return bool((use.tokens >= 0).all() and (use.choices >= 0).all() and is_probability.all())

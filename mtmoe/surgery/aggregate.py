@@ -23,8 +23,8 @@ from mtmoe.surgery.state import flat_settings, layer_prefix, with_model
 COMMON_SETTINGS = (  # what the function depends on; in the rest the first parent is followed
     "encoder_layers", "decoder_layers", "embed_dim", "ffn_dim", "activation", "attention_heads",
     "moe_every", "shared_ffn_dim", "shared_mode", "encoder_routing", "decoder_routing",
-    "max_positions", "top_k", "choice_weight", "capacity_factor", "eval_capacity_factor",
-    "min_capacity", "bias_update_rate", "router_input", "router_language",
+    "max_positions", "first_position", "top_k", "choice_weight", "capacity_factor",
+    "eval_capacity_factor", "min_capacity", "bias_update_rate", "router_input", "router_language",
 )  # fmt: skip
 OUTPUT_PARTS = ("experts.w_out", "experts.b_out")
 
@@ -44,11 +44,12 @@ def check_parents(parents: Sequence[Checkpoint], names: Sequence[str]) -> None:
     for parent, name in zip(parents[1:], names[1:], strict=True):
         if parent.vocabulary.symbols != first.vocabulary.symbols:
             raise CheckpointError(f"parents must have one vocabulary, but {name} has another.")
-        if parent.encoder_tags is not first.encoder_tags:
-            raise CheckpointError(
-                f"encoder_tags of {name} must be {first.encoder_tags}, but are "
-                f"{parent.encoder_tags}. Aggregate models of one kind."
-            )
+        for key in ("encoder_tags", "decoder_start"):
+            wanted, got = getattr(first, key), getattr(parent, key)
+            if wanted is not got:
+                raise CheckpointError(
+                    f"{key} of {name} must be {wanted}, but is {got}. Aggregate models of one kind."
+                )
         found = flat_settings(parent.config)
         for key in COMMON_SETTINGS:
             if found[key] != settings[key]:

@@ -31,12 +31,14 @@ class Scratch:
         """A tensor of zeros, to be filled in place.
 
         Raises:
-            OSError: the folder is not writable.
+            OSError: the folder is not writable, or has no room.
         """
         size = math.prod(shape)
         if not size:
             return torch.empty(tuple(shape), dtype=dtype)
         with tempfile.NamedTemporaryFile(dir=self.folder, suffix=".scratch") as file:
+            if hasattr(os, "posix_fallocate"):  # a full disk would end the process while it writes
+                os.posix_fallocate(file.fileno(), 0, size * dtype.itemsize)
             flat = torch.from_file(file.name, shared=True, size=size, dtype=dtype)
         return flat.view(tuple(shape))
 

@@ -54,6 +54,10 @@ def count_parameters(weights: Mapping[str, Tensor]) -> int:
 
 def describe_change(old: TransformerConfig, state: Mapping[str, Any]) -> str:
     """One line: the flags of fairseq-train with which the new file trains on."""
-    before, new = flat_settings(old), state["cfg"]["model"]
+    return describe_flags(flat_settings(old), state["cfg"]["model"])
+
+
+def describe_flags(before: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """One line: the flags that make the settings `before` to `new` (those that both have)."""
     words = [f"--{key.replace('_', '-')} {new[key]}" for key in before if before[key] != new[key]]
     return f"to train on, give fairseq-train {' '.join(words) or 'the same settings'}\n"

@@ -34,7 +34,7 @@ class Variation:
 
     def __post_init__(self) -> None:
         for name, is_met, rule in (
-            ("noise", self.noise >= 0, "0 or above"),
+            ("noise", 0 <= self.noise < float("inf"), "0 or above"),
             ("fresh_share", 0 <= self.fresh_share <= 1, "between 0 and 1"),
         ):
             if not is_met:
@@ -57,15 +57,17 @@ def check_dense_at_first(config: TransformerConfig) -> None:
         return
     router = config.router
     advice = "Choose another, or --shared add: the dense network beside experts that start at 0."
-    if ChooseBy.expert in config.routings:
+    takes_all = (router.capacity_factor or 1) * router.top_k >= router.num_experts
+    if ChooseBy.expert in config.routings and not takes_all:
         raise ConfigError(
             "encoder_routing must be token to begin as the dense model, but is expert, where some "
             f"tokens have no expert. {advice}"
         )
-    if router.eval_capacity_factor > 0:
+    if 0 < router.eval_capacity_factor < router.num_experts / router.top_k:
         raise ConfigError(
-            "eval_capacity_factor must be 0 to begin as the dense model, but is "
-            f"{router.eval_capacity_factor}: tokens are dropped. {advice}"
+            "eval_capacity_factor must be 0 (or so large that an expert takes all tokens) to begin "
+            f"as the dense model, but is {router.eval_capacity_factor}: tokens are dropped. "
+            f"{advice}"
         )
     is_raw = router.choice_weight is ChoiceWeight.raw or router.top_k == 1
     if is_raw and router.top_k < router.num_experts:

@@ -19,7 +19,13 @@ import mtmoe.criterions.moe_cross_entropy
 import mtmoe.optim.deadline
 import mtmoe.optim.fairseq_adam  # noqa: F401  (registers what `--user-dir` does not import)
 from mtmoe.checkpoint.fairseq_file import pack_vocabulary
-from mtmoe.config import DecoderStart, EncoderTags, MultitaskConfig, TransformerConfig
+from mtmoe.config import (
+    DecoderStart,
+    EncoderTags,
+    MultitaskConfig,
+    TransformerConfig,
+    check_router_languages,
+)
 from mtmoe.data.batching import source_tags
 from mtmoe.data.mixture import TRANSLATION, Mixture, Stream
 from mtmoe.data.sampler import Budget
@@ -38,7 +44,7 @@ from mtmoe.tasks.direction_dataset import DirectionData, DirectionDataset
 from mtmoe.tasks.interactive import Sentences, WholeText, encode_lines
 from mtmoe.tasks.programs import TASK_NAME, fit_program
 from mtmoe.tasks.ranks import check_precision, check_saving, count_once, share_of_rank, start_mesh
-from mtmoe.tasks.start import check_start, find_start
+from mtmoe.tasks.start import READ, check_start, find_start
 from mtmoe.tasks.stream_dataset import Dealing, StreamDataset, StreamIterator, make_iterator
 from mtmoe.tasks.streams import check_equal_lengths, find_streams, load_stream
 
@@ -236,7 +242,8 @@ class MultitaskTranslationTask(FairseqTask):
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
         """Make the model, or end the program with one sentence."""
         with one_sentence():
-            self._check_languages(core_config(TransformerConfig, cfg))
+            config = core_config(TransformerConfig, cfg)
+            check_router_languages(config, self.config.encoder_tags)
             check_saving(self.mesh, self.cfg)
             if not from_checkpoint:
                 check_precision(self.mesh, self.cfg)
@@ -245,18 +252,8 @@ class MultitaskTranslationTask(FairseqTask):
                 options = (self.cfg.save_dir, self.cfg.restore_file, self.cfg.finetune_from_model)
                 path = find_start(*options)
                 if path is not None:
-                    check_start(path, model)
+                    check_start(path, model, config, self.config)
             return model
-
-    def _check_languages(self, config: TransformerConfig) -> None:
-        """Refuse routers that read a language which the encoder's tags do not name."""
-        wanted, tags = config.router.router_language, self.config.encoder_tags
-        is_told = tags is EncoderTags.both or tags.value == wanted.value
-        if config.router.reads_languages and config.moe_layer_names and not is_told:
-            raise ConfigError(
-                f"router_language must be {tags} with encoder_tags {tags}, but is {wanted}. "
-                "Or set encoder_tags to both."
-            )
 
     def train_step(
         self,
@@ -328,20 +325,15 @@ class MultitaskTranslationTask(FairseqTask):
     def state_dict(self) -> dict[str, Any]:
         """What makes a checkpoint translate without the data folder."""
         packed = pack_vocabulary(self.vocabulary, self.directions)
-        return {**packed, "encoder_tags": self.config.encoder_tags.value}
+        read = {name: str(getattr(self.config, name)) for name in READ}
+        return packed | read
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Put the tags in front of sources that the loaded model was trained with."""
+        """Put around sentences what the loaded model was trained with."""
         super().load_state_dict(state_dict)
-        with one_sentence():
-            if state_dict.get("decoder_start", DecoderStart.tag) != DecoderStart.tag:
-                raise ConfigError(
-                    "decoder_start of the checkpoint must be tag for fairseq's programs, but is "
-                    f"{state_dict['decoder_start']}. Use mtmoe translate."
-                )
-        if "encoder_tags" in state_dict:
-            tags = EncoderTags(state_dict["encoder_tags"])
-            self.config = dataclasses.replace(self.config, encoder_tags=tags)
+        start = DecoderStart(state_dict.get("decoder_start", DecoderStart.tag))
+        tags = EncoderTags(state_dict.get("encoder_tags", self.config.encoder_tags))
+        self.config = dataclasses.replace(self.config, encoder_tags=tags, decoder_start=start)
 
     @property
     def source_dictionary(self) -> Dictionary:

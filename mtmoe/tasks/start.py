@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mtmoe.checkpoint.fairseq_file import check_readable
-from mtmoe.config import DecoderStart
+from mtmoe.checkpoint.fairseq_file import as_dict, check_readable
+from mtmoe.config import MultitaskConfig, TransformerConfig
 from mtmoe.errors import CheckpointError
 
 DEFAULT_FILE = "checkpoint_last.pt"  # of fairseq's --restore-file
 DIGEST = "vocabulary_digest"
+FUNCTION = ("attention_heads", "activation", "first_position")  # what no shape of a weight tells
+READ = ("encoder_tags", "decoder_start")  # what stands around sentences
 
 
 def find_start(save_dir: str, restore_file: str, finetune_from_model: str | None) -> Path | None:
@@ -28,22 +32,21 @@ def find_start(save_dir: str, restore_file: str, finetune_from_model: str | None
     return Path(finetune_from_model) if finetune_from_model else None
 
 
-def check_start(path: Path, model: nn.Module) -> None:
+def check_start(
+    path: Path, model: nn.Module, config: TransformerConfig, task: MultitaskConfig
+) -> None:
     """Refuse a checkpoint that is missing, damaged, or of another architecture than `model`.
 
     One of another vocabulary is left to the model, which refuses it with better reason.
 
+    Args:
+        config: of `model`.
+
     Raises:
-        CheckpointError: names the first weight that differs.
+        CheckpointError: names the first weight or setting that differs.
     """
     state = check_readable(path)
     ours, theirs = model.state_dict(), state.get("model")
-    start = (state.get("task_state") or {}).get("decoder_start", DecoderStart.tag)
-    if start != DecoderStart.tag:
-        raise CheckpointError(
-            f"decoder_start of {path} must be tag to be trained on, but is {start}: training would "
-            "start the decoder otherwise. Use mtmoe translate."
-        )
     if not isinstance(theirs, dict):
         raise CheckpointError(
             f"checkpoint must hold the weights of a model, but {path} holds none. Give another one."
@@ -56,6 +59,28 @@ def check_start(path: Path, model: nn.Module) -> None:
             raise CheckpointError(
                 f"the model must be that of {path}, but its weight {name} has {wanted} where the "
                 f"checkpoint has {found}. Give the settings that it was trained with, or another "
+                "--save-dir."
+            )
+    told = {name: getattr(config, name) for name in FUNCTION}
+    _check_settings(path, state, told | {name: getattr(task, name) for name in READ})
+
+
+def _check_settings(path: Path, state: Mapping[str, Any], told: Mapping[str, Any]) -> None:
+    """Refuse settings with which the same weights would compute something else.
+
+    Raises:
+        CheckpointError: names the setting and the flag to give.
+    """
+    sections = (state.get("cfg") or {}).get("model"), state.get("task_state")
+    found: dict[str, Any] = {}
+    for section in sections:
+        found |= as_dict(section) if section else {}
+    for name, value in told.items():
+        wanted = found.get(name)
+        if wanted is not None and str(wanted) != str(value):
+            flag = f"--{name.replace('_', '-')} {wanted}"
+            raise CheckpointError(
+                f"{name} must be {wanted} as in {path}, but is {value}. Give {flag}, or another "
                 "--save-dir."
             )
 

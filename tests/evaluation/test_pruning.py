@@ -9,8 +9,9 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from evaluation import pruning
-from evaluation.pruning import Result, curves, describe_shape, to_markdown
+from evaluation.pruning import Result, curves, describe_shape, groups_of, to_markdown
 from mtmoe.errors import ConfigError
+from mtmoe.report.parallel_text import ParallelText
 from tests.inference.tiny_model import write_tiny_checkpoint
 
 
@@ -30,9 +31,9 @@ RESULTS = [
 ]
 
 
-def test_curves_are_means_over_directions_sorted_by_share():
-    assert curves(RESULTS) == {
-        "use": [(0.25, -8.0), (0.5, -3.0)],
+def test_curves_are_a_column_sorted_by_share():
+    assert curves(RESULTS, "en-de") == {
+        "use": [(0.25, -8.0), (0.5, -4.0)],
         "use, fine-tuned": [(0.5, -1.0)],
     }
 
@@ -68,3 +69,14 @@ def test_models_are_translated_compared_and_drawn(tmp_path, monkeypatch, capsys)
     monkeypatch.setattr(sys, "argv", ["pruning", "--text", "x", "--output", str(tmp_path)])
     with pytest.raises(ConfigError, match="--model must be given, but is not"):
         pruning.main()
+
+
+def test_directions_are_tested_alone_and_together():
+    texts = [ParallelText(*d.split("-"), (d,), (d,)) for d in ("en-de", "en-fr", "de-en", "fr-en")]
+    names = {n: [t.direction for t in ts] for n, ts in groups_of(texts, "en-de").items()}
+    assert names == {
+        **{t.direction: [t.direction] for t in texts},
+        "en-de both": ["en-de", "de-en"],
+        "all": ["en-de", "en-fr", "de-en", "fr-en"],
+    }
+    assert "all" not in groups_of([texts[0], texts[2]], "en-de")

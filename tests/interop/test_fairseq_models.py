@@ -132,3 +132,62 @@ def test_post_norm_is_refused(tmp_path, capsys):
     command = ["convert", str(tmp_path / "theirs.pt"), "--output", str(tmp_path / "ours.pt")]
     assert main([*command, *write_text_files(tmp_path)]) == 2
     assert "encoder_normalize_before of" in capsys.readouterr().err
+
+
+class Harmful:
+    def __reduce__(self):
+        return print, ("code of a model ran",)
+
+
+def cut_rank(folder):
+    path = folder / "moe-rank-1.pt"
+    path.write_bytes(path.read_bytes()[:-100])
+    return "moe-rank-1.pt is cut off or damaged"
+
+
+def harmful_rank(folder):
+    torch.save({"model": {"a": Harmful()}}, folder / "moe-rank-1.pt")
+    return "moe-rank-1.pt holds Python objects other than weights"
+
+
+def rank_without_weights(folder):
+    torch.save({"other": {}}, folder / "moe-rank-1.pt")
+    return "moe-rank-1.pt must hold weights under 'model', but has other"
+
+
+def wrong_shape_of_an_expert(folder):
+    edit_rank(folder, lambda name, tensor: tensor[:-1])
+    return "of {folder}/moe-rank-1.pt must have the shape"
+
+
+def without_a_weight_of_an_expert(folder):
+    edit_rank(folder, lambda name, tensor: None if name.endswith("fc1.weight") else tensor)
+    return "fc1.weight must be in one of the files"
+
+
+def edit_rank(folder, change):
+    """Replace each weight of rank 1's file by what `change` makes of it; None leaves it out."""
+    path = folder / "moe-rank-1.pt"
+    state = torch.load(path, weights_only=False)
+    changed = {name: change(name, tensor) for name, tensor in state["model"].items()}
+    state["model"] = {name: tensor for name, tensor in changed.items() if tensor is not None}
+    torch.save(state, path)
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        cut_rank, harmful_rank, rank_without_weights, wrong_shape_of_an_expert,
+        without_a_weight_of_an_expert,
+    ],
+)  # fmt: skip
+def test_a_damaged_rank_is_refused(tmp_path, capfd, harm):
+    path, files = write_nllb_files(tmp_path, 1), write_text_files(tmp_path)
+    message = harm(tmp_path).format(folder=tmp_path)
+    before = sorted(tmp_path.iterdir())
+    assert main(["convert", str(path), "--output", str(tmp_path / "ours.pt"), *files]) == 2
+    found = capfd.readouterr()
+    assert message in found.err
+    assert found.err.count("\n") == 1
+    assert "ran" not in found.out
+    assert sorted(tmp_path.iterdir()) == before

@@ -13,12 +13,14 @@ from mtmoe.cli.main import main
 from mtmoe.data.batching import source_tags, tag_source
 from mtmoe.inference.beam_search import search
 from mtmoe.inference.constraints import LIMIT_EXTRA, LIMIT_FACTOR
+from mtmoe.inference.engine import Translator
 from mtmoe.inference.hypotheses import Task
 from mtmoe.inference.search_config import SearchConfig
 from mtmoe.interop.huggingface_tokenizer import read_tokenizer
 from mtmoe.interop.safetensors_file import read_header
+from tests.inference.tiny_model import write_tiny_checkpoint
 from tests.interop.foreign_models import LANGUAGES, padded_ids, real_lines
-from tests.interop.golden.make import BEAMS, EXPECTED, FOLDERS, LINES
+from tests.interop.golden.make import BEAMS, EXPECTED, FOLDERS, LINES, copy_folder
 
 EOS = 2
 
@@ -111,3 +113,30 @@ def test_shards_hold_the_same_tensors(golden, tmp_path):
     whole, parts = (load_checkpoint(tmp_path / f"{name}.pt") for name in ("whole", "parts"))
     for name, tensor in whole.weights.items():
         assert torch.equal(parts.weights[name], tensor)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"encoder_tags": "target"}, {"top_k": 2, "moe_every": 1}, {"first_position": 2}],
+)
+def test_a_model_of_ours_comes_back_as_it_was(tmp_path, settings):
+    settings = {"moe_every": 0} | settings
+    path = write_tiny_checkpoint(tmp_path, max_positions=256, **settings)
+    out, back = tmp_path / "out", tmp_path / "back.pt"
+    assert main(["convert", str(path), "--to", "huggingface", "--output", str(out)]) == 0
+    assert main(["convert", str(out), "--output", str(back)]) == 0
+    before, after = load_checkpoint(path), load_checkpoint(back)
+    for name in ("encoder_tags", "decoder_start", "directions"):
+        assert getattr(after, name) == getattr(before, name)
+    lines = real_lines()[:10]
+    found, expected = (Translator(c).translate(lines, "en", "fr") for c in (after, before))
+    assert found == expected
+
+
+@pytest.mark.parametrize("entry", [5, {}, {"encoder_tags": "none", "decoder_start": "tag"}])
+def test_what_an_export_says_of_itself_is_checked(tmp_path, capsys, entry):
+    folder = copy_folder(FOLDERS["dense"], tmp_path / "model")
+    values = json.loads((folder / "config.json").read_text()) | {"mtmoe": entry}
+    (folder / "config.json").write_text(json.dumps(values))
+    assert main(["convert", str(folder), "--output", str(tmp_path / "out.pt")]) == 2
+    assert "must say encoder_tags, decoder_start and directions" in capsys.readouterr().err

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from mtmoe.cli.main import main
+from mtmoe.interop.safetensors_file import read_header
 from tests.interop.golden.make import FOLDERS, copy_folder
 
 
@@ -79,6 +80,58 @@ def bare_pickle(folder):
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Harmful()))
 
 
+def shard(folder):
+    """The weights in two shards of .bin with an index, as Hugging Face writes them."""
+    path = folder / "model.safetensors"
+    weights = {name: tensor.read() for name, tensor in read_header(path).items()}
+    path.unlink()
+    names = sorted(weights)
+    places = {}
+    for number, half in enumerate((names[: len(names) // 2], names[len(names) // 2 :]), 1):
+        file = f"pytorch_model-{number:05}-of-00002.bin"
+        torch.save({name: weights[name] for name in half}, folder / file)
+        places |= dict.fromkeys(half, file)
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": places}))
+    return folder / file  # the last one
+
+
+def truncated_shard(folder):
+    path = shard(folder)
+    path.write_bytes(path.read_bytes()[:-50])
+
+
+def missing_shard(folder):
+    shard(folder).unlink()
+
+
+def harmful_shard(folder):
+    torch.save({NORM: Harmful()}, shard(folder))
+
+
+def shard_without_a_weight(folder):
+    path = shard(folder)
+    weights = torch.load(path, weights_only=True)
+    del weights[sorted(weights)[0]]
+    torch.save(weights, path)
+
+
+def shard_with_a_wrong_shape(folder):
+    path = shard(folder)
+    weights = torch.load(path, weights_only=True)
+    torch.save(weights | {NORM: torch.ones(9)}, path)
+
+
+def absolute_index(folder):
+    shard(folder)
+    places = {"weight_map": {NORM: "/etc/passwd"}}
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps(places))
+
+
+def index_of_numbers(folder):
+    shard(folder)
+    (folder / "pytorch_model.bin.index.json").write_text('{"weight_map": {"a": 3}}')
+
+
 DAMAGES = [
     (truncate, r"model.safetensors must be a whole safetensors file, but model.+ ends at byte"),
     (edit_header(lambda h: h.pop(NORM)), f"weight {NORM} must be in one of the files (model.safe"),
@@ -94,6 +147,13 @@ DAMAGES = [
     (index_of_other_file, "weight model.none must be in "),
     (pickled, "pytorch_model.bin holds Python objects other than weights"),
     (bare_pickle, "pytorch_model.bin is no checkpoint"),
+    (truncated_shard, "pytorch_model-00002-of-00002.bin is cut off or damaged"),
+    (missing_shard, "pytorch_model-00002-of-00002.bin must be a file, but is not there"),
+    (harmful_shard, "pytorch_model-00002-of-00002.bin holds Python objects other than weights"),
+    (shard_without_a_weight, "00002-of-00002.bin, as pytorch_model.bin.index.json says"),
+    (shard_with_a_wrong_shape, "must have the shape (8,), but has (9,)"),
+    (absolute_index, "must name files of its own folder, but names '/etc/passwd'"),
+    (index_of_numbers, "must hold a weight_map, but has none"),
     (edit_json("config.json", lambda c: c.update(model_type="bart")), "model_type of "),
     (edit_json("config.json", lambda c: c.update(d_model="many")), "must hold all sizes"),
     (edit_json("config.json", lambda c: c.update(vocab_size=4)), "must have languages and fit"),

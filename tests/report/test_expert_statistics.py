@@ -148,3 +148,68 @@ def test_wrong_options_are_refused(folder, capsys):
     write_tiny_checkpoint(folder, moe_every=0)
     assert stats(folder, "s.json") == 2
     assert "is dense" in capsys.readouterr().err
+
+
+def edit_nan(directions):
+    directions["en-de"]["encoder.0"]["mean_confidence"][0] = float("nan")
+
+
+def edit_negative(directions):
+    directions["en-de"]["encoder.0"]["tokens"][0] = -1
+
+
+def edit_sure(directions):
+    row = directions["en-de"]["encoder.0"]
+    row["first_choices"][0], row["mean_confidence"][0] = 3, 1.5
+
+
+def edit_one_layer_less(directions):
+    del directions["en-de"]["decoder.1"]
+
+
+def edit_nothing_left(directions):
+    directions.clear()
+
+
+def edit_two_experts(directions):
+    for row in directions["en-de"].values():
+        for numbers in row.values():
+            del numbers[2:]
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (edit_nan, "is none (ValueError)"), (edit_negative, "is none"), (edit_sure, "is none"),
+        (edit_nothing_left, "is none"),
+        (edit_one_layer_less, "statistics must have all experts of the layers encoder.0, encoder"),
+        (edit_two_experts, "but those of en-de have not"),
+    ],
+)  # fmt: skip
+def test_impossible_numbers_are_refused(folder, capsys, edit, message):
+    assert stats(folder, "s.json", "--langs", "en,de") == 0
+    content = json.loads((folder / "s.json").read_text())
+    edit(content["directions"])
+    (folder / "s.json").write_text(json.dumps(content))
+    words = ["prune", str(folder / "checkpoint_tiny.pt"), "--keep", "2"]
+    words += ["--stats", str(folder / "s.json"), "--output", str(folder / "out.pt")]
+    assert main(words) == 2
+    assert message in capsys.readouterr().err
+    assert not (folder / "out.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--languages", "en,fr"], "leave none of en-de. Name others"),
+        (["--directions", ","], "leave none of en-de"),
+        (["--directions", "en"], "the statistics must have en, or its source"),
+        (["--floor", "2"], "--floor must be given with --total, but --keep is"),
+    ],
+)
+def test_a_scope_without_numbers_is_refused(folder, capsys, options, message):
+    assert stats(folder, "s.json", "--langs", "en,de") == 0
+    words = ["prune", str(folder / "checkpoint_tiny.pt"), "--keep", "2"]
+    words += ["--stats", str(folder / "s.json"), "--output", str(folder / "out.pt")]
+    assert main([*words, *options]) == 2
+    assert message in capsys.readouterr().err

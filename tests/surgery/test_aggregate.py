@@ -95,7 +95,8 @@ def test_a_joint_model_translates_and_is_pruned_back_to_a_parent(tmp_path):
         ({"top_k": 2}, "top_k of {b} must be 1 as in {a}, but is 2"),
         ({"moe_every": 0}, "moe_every of {b} must be 2 as in {a}, but is 0"),
         ({"languages": ("de", "en", "es")}, "parents must have one vocabulary"),
-        ({"encoder_tags": "target"}, "encoder_tags of {b} must be both"),
+        ({"encoder_tags": "target"}, "encoder_tags of {b} must be both, but is target"),
+        ({"first_position": 2}, "first_position of {b} must be 0 as in {a}, but is 2"),
     ],
 )
 def test_parents_that_do_not_fit_are_refused(tmp_path, capsys, settings, message):

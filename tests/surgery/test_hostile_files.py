@@ -8,13 +8,25 @@ import pickle
 import pytest
 import torch
 
+from data_prep import encode
 from mtmoe.cli.main import main
+from mtmoe.errors import run_command
 from tests.inference.tiny_model import write_tiny_checkpoint
 
-COMMANDS = {
-    "prune": ["--keep", "2", "--criterion", "random"],
-    "aggregate": [],
-    "upcycle": ["--experts", "4"],
+OUT = "--output {out}"
+COMMANDS = {  # every command that reads a checkpoint of ours
+    "prune": f"prune {{path}} --keep 2 --criterion random {OUT}",
+    "aggregate": f"aggregate {{good}} {{path}} {OUT}",
+    "upcycle": f"upcycle {{path}} --experts 4 {OUT}",
+    "expert-stats": f"expert-stats {{path}} --text {{text}}/valid.de-en.en {OUT}",
+    "usage": f"usage --model {{path}} --text {{text}} {OUT}",
+    "convert to huggingface": f"convert {{path}} --to huggingface {OUT}",
+    "convert to ctranslate2": f"convert {{path}} --to ctranslate2 {OUT}",
+    "translate": "translate --model {path} --target-lang de "
+    f"--input {{text}}/valid.de-en.en {OUT}",
+    "score": "score --model {path} --target-lang de --source {text}/valid.de-en.en "
+    f"--target {{text}}/valid.de-en.de {OUT}",
+    "languages": "languages {path}",
 }
 
 
@@ -66,20 +78,41 @@ HARMS = {
 }
 
 
+@pytest.fixture
+def text(tmp_path_factory):
+    """A folder of parallel text."""
+    folder = tmp_path_factory.mktemp("text")
+    for language, line in (("en", "Save the file."), ("de", "Die Datei speichern.")):
+        (folder / f"valid.de-en.{language}").write_text(f"{line}\n")
+    return folder
+
+
 @pytest.mark.parametrize("harm", list(HARMS))
 @pytest.mark.parametrize("command", list(COMMANDS))
-def test_such_a_file_is_refused_and_nothing_is_left(tmp_path, capsys, command, harm):
+def test_such_a_file_is_refused_and_nothing_is_left(tmp_path, text, capsys, command, harm):
     path = write_tiny_checkpoint(tmp_path, moe_every=0 if command == "upcycle" else 2)
     (tmp_path / "good").mkdir()
-    good = write_tiny_checkpoint(tmp_path / "good") if command == "aggregate" else None
+    good = write_tiny_checkpoint(tmp_path / "good")
     harm(path)
-    inputs = [str(good), str(path)] if good else [str(path)]
     before = sorted(tmp_path.iterdir())
-    words = [command, *inputs, "--output", str(tmp_path / "out.pt"), *COMMANDS[command]]
-    assert main(words) == 2
-    error = capsys.readouterr().err
-    assert HARMS[harm].format(path=path) in error
-    assert str(path) in error
-    assert error.count("\n") == 1
+    words = COMMANDS[command].format(path=path, good=good, text=text, out=tmp_path / "out")
+    assert main(words.split()) == 2
+    found = capsys.readouterr()
+    assert HARMS[harm].format(path=path) in found.err
+    assert str(path) in found.err
+    assert found.err.count("\n") == 1
+    assert not found.out
     assert sorted(tmp_path.iterdir()) == before
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("harm", list(HARMS))
+def test_data_prep_refuses_it_too(tmp_path, text, capsys, monkeypatch, harm):
+    path = write_tiny_checkpoint(tmp_path)
+    harm(path)
+    words = ["encode", str(path), "--text", str(text), "--out", str(tmp_path / "out")]
+    monkeypatch.setattr("sys.argv", words)
+    assert run_command(encode.main) == 2
+    assert HARMS[harm].format(path=path) in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
     assert not (tmp_path / "executed").exists()
