@@ -22,7 +22,7 @@ from pathlib import Path
 
 import torch
 
-from mtmoe.checkpoint.fairseq_file import load_checkpoint
+from mtmoe.checkpoint.fairseq_file import Checkpoint, load_checkpoint
 from mtmoe.data.batching import source_tags, tag_source
 from mtmoe.data.vocabulary import SPECIAL_SYMBOLS, Vocabulary, language_tag
 from mtmoe.files import read_lines
@@ -77,16 +77,18 @@ def usable_lines(translator: Translator, direction: str, lines: Sequence[str]) -
 
 
 def compare(
-    translator: Translator, direction: str, lines: Sequence[str], config: SearchConfig
+    checkpoint: Checkpoint, direction: str, lines: Sequence[str], config: SearchConfig
 ) -> list[Comparison]:
-    """Translate `lines`, which `usable_lines` gave, with both."""
+    """Translate `lines`, which are distinct, with both, except for those that are too long."""
+    translator = Translator(checkpoint)
+    lines = usable_lines(translator, direction, lines)
     source_lang, target_lang = direction.split("-")
     requests = [Request(line, source_lang, target_lang) for line in lines]
     ours = [list(map(_ranked, found)) for found in translator.translate_requests(requests, config)]
     sources = [
         tag_source(_tags(translator, direction), ids) for ids in translator.vocabulary.encode(lines)
     ]
-    theirs = search_by_fairseq(translator, target_lang, sources, config)
+    theirs = search_by_fairseq(checkpoint, target_lang, sources, config)
     rows = zip(lines, ours, theirs, strict=True)
     return [Comparison(direction, *row) for row in rows]
 
@@ -101,7 +103,7 @@ def _ranked(translation: Translation) -> tuple[tuple[str, ...], float]:
 
 
 def search_by_fairseq(
-    translator: Translator, target_lang: str, sources: Sequence[list[int]], config: SearchConfig
+    checkpoint: Checkpoint, target_lang: str, sources: Sequence[list[int]], config: SearchConfig
 ) -> list[Ranked]:
     """What SequenceGenerator finds; settings, and symbols that are never written, as ours.
 
@@ -115,9 +117,9 @@ def search_by_fairseq(
 
         from mtmoe.models.moe_transformer import MoeTransformer
 
-        vocabulary = translator.vocabulary
+        vocabulary = checkpoint.vocabulary
         generator = SequenceGenerator(
-            [MoeTransformer(translator.model, torch.empty(0))],
+            [MoeTransformer(checkpoint.build_model(), torch.empty(0))],
             make_dictionary(vocabulary),
             beam_size=config.beam,
             max_len_a=LIMIT_FACTOR,
@@ -185,7 +187,8 @@ def main() -> None:
     parser.add_argument("--penalties", default="1.0,0.0,1.5")
     parser.add_argument("--show", type=int, default=5, help="differing sentences of a setting")
     args = parser.parse_args()
-    translator = Translator(load_checkpoint(args.checkpoint))
+    checkpoint = load_checkpoint(args.checkpoint)
+    translator = Translator(checkpoint)
     texts = dict(text.split("=", 1) for text in args.texts)
     share = -(-args.lines // len(texts))
     lines = {
@@ -195,7 +198,7 @@ def main() -> None:
     for beam in map(int, args.beams.split(",")):
         for penalty in map(float, args.penalties.split(",")):
             config = SearchConfig(beam, penalty, num_best=beam)
-            found = [c for d, some in lines.items() for c in compare(translator, d, some, config)]
+            found = [c for d, some in lines.items() for c in compare(checkpoint, d, some, config)]
             setting = {"beam": beam, "length_penalty": penalty, "directions": list(lines)}
             sys.stdout.write(json.dumps(setting | summarise(found)) + "\n")
             for c in [c for c in found if not c.has_same_list][: args.show]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mtmoe.checkpoint.fairseq_file import load_checkpoint
+from mtmoe.checkpoint.fairseq_file import Checkpoint, load_checkpoint
 from mtmoe.files import read_lines
 from mtmoe.inference.engine import Translator
 from mtmoe.inference.search_config import SearchConfig
@@ -18,8 +18,8 @@ RUN = "MTMOE_QUICKSTART_RUN"
 NUM_SENTENCES = 500
 
 
-def check_same(translator: Translator, texts: dict[str, list[str]], config: SearchConfig) -> None:
-    found = [c for d, lines in texts.items() for c in compare(translator, d, lines, config)]
+def check_same(checkpoint: Checkpoint, texts: dict[str, list[str]], config: SearchConfig) -> None:
+    found = [c for d, lines in texts.items() for c in compare(checkpoint, d, lines, config)]
     numbers = summarise(found)
     assert numbers["same_list"] == numbers["sentences"], numbers
     assert numbers["relative_difference"] < 1e-5, numbers
@@ -35,14 +35,15 @@ def check_same(translator: Translator, texts: dict[str, list[str]], config: Sear
     ],
 )
 def test_a_small_trained_model_gives_fairseqs_lists(options: dict[str, float]) -> None:
-    translator = Translator(load_checkpoint(GOLDEN / "toy.pt"))
+    checkpoint = load_checkpoint(GOLDEN / "toy.pt")
+    translator = Translator(checkpoint)
     texts = {}
     for direction in ("aa-bb", "bb-aa"):
         lines = read_lines(GOLDEN / f"toy.{direction[:2]}")
         texts[direction] = usable_lines(translator, direction, lines)
         assert len(texts[direction]) >= 10
     config = SearchConfig(num_best=int(options["beam"]), **options)
-    check_same(translator, texts, config)
+    check_same(checkpoint, texts, config)
 
 
 @pytest.mark.long
@@ -57,7 +58,8 @@ def test_the_quickstart_s_models_give_fairseqs_lists(
     run = Path(os.environ.get(RUN, "/"))
     if not (run / model).is_file():
         pytest.skip(f"{RUN} must name the folder of a finished quickstart that has {model}")
-    translator = Translator(load_checkpoint(run / model))
+    checkpoint = load_checkpoint(run / model)
+    translator = Translator(checkpoint)
     share = NUM_SENTENCES // len(translator.directions) + 1
     texts = {}
     for direction in translator.directions:
@@ -67,4 +69,4 @@ def test_the_quickstart_s_models_give_fairseqs_lists(
         lines = read_lines(next(path for path in paths if path.is_file()))
         texts[direction] = usable_lines(translator, direction, lines)[:share]
     assert sum(map(len, texts.values())) >= NUM_SENTENCES
-    check_same(translator, texts, SearchConfig(beam, length_penalty, num_best=beam))
+    check_same(checkpoint, texts, SearchConfig(beam, length_penalty, num_best=beam))
