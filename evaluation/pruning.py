@@ -175,7 +175,7 @@ def to_markdown(results: Sequence[Result]) -> str:
     for (criterion, tuned, share), found in rows.items():
         cells = [_cell(found.get(direction)) for direction in directions]
         when = "" if criterion == FULL and tuned == "before" else tuned
-        lines.append(_line([criterion, when, f"{share:.0%}", *cells]))
+        lines.append(_line([criterion, when, f"{100 * share:.3g}%", *cells]))
     note = "chrF++; * differs from the full model with p < 0.05 (paired bootstrap)."
     signatures = sorted({r.signature for r in results})
     return "\n".join([note, "", *lines, "", *(f"`{s}`" for s in signatures)]) + "\n"
