@@ -5,27 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from mtmoe.checkpoint.fairseq_file import check_readable
+from mtmoe.checkpoint.shard_folder import MODEL
+from mtmoe.checkpoint.sharded import open_shards
 from mtmoe.config import DecoderStart
 from mtmoe.errors import CheckpointError
 
-DEFAULT_FILE = "checkpoint_last.pt"  # of fairseq's --restore-file
 DIGEST = "vocabulary_digest"
-
-
-def find_start(save_dir: str, restore_file: str, finetune_from_model: str | None) -> Path | None:
-    """The file that fairseq will load: that of an earlier run, else the one to fine-tune.
-
-    fairseq starts from nothing where a named --restore-file is not there; we refuse it.
-    """
-    if restore_file != DEFAULT_FILE:
-        return Path(restore_file)
-    last = Path(save_dir) / DEFAULT_FILE
-    if last.exists():
-        return last
-    return Path(finetune_from_model) if finetune_from_model else None
 
 
 def check_start(path: Path, model: nn.Module) -> None:
@@ -37,6 +25,7 @@ def check_start(path: Path, model: nn.Module) -> None:
         CheckpointError: names the first weight that differs.
     """
     state = check_readable(path)
+    folder = open_shards(path, state)
     ours, theirs = model.state_dict(), state.get("model")
     start = (state.get("task_state") or {}).get("decoder_start", DecoderStart.tag)
     if start != DecoderStart.tag:
@@ -50,8 +39,13 @@ def check_start(path: Path, model: nn.Module) -> None:
         )
     if DIGEST in theirs and not torch.equal(theirs[DIGEST], ours[DIGEST].cpu()):
         return
-    for name in sorted(ours.keys() | theirs.keys()):
-        wanted, found = _shape(ours.get(name)), _shape(theirs.get(name))
+    if folder is not None:
+        shapes = {name: shape for name, (shape, _) in folder.shapes(MODEL).items()}
+    else:
+        shapes = {name: tuple(tensor.shape) for name, tensor in theirs.items()}
+    for name in sorted(ours.keys() | shapes.keys()):
+        wanted = _shape(tuple(ours[name].shape) if name in ours else None)
+        found = _shape(shapes.get(name))
         if wanted != found:
             raise CheckpointError(
                 f"the model must be that of {path}, but its weight {name} has {wanted} where the "
@@ -60,5 +54,5 @@ def check_start(path: Path, model: nn.Module) -> None:
             )
 
 
-def _shape(tensor: Tensor | None) -> str:
-    return "no entry" if tensor is None else f"the shape {tuple(tensor.shape)}"
+def _shape(shape: tuple[int, ...] | None) -> str:
+    return "no entry" if shape is None else f"the shape {shape}"
