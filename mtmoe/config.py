@@ -138,6 +138,13 @@ class Zero(Choice):
     parameters = "parameters"
 
 
+class CheckpointFormat(Choice):
+    """How ranks write a checkpoint."""
+
+    gathered = "gathered"
+    sharded = "sharded"
+
+
 class TaskTokens(Choice):
     """Which tasks a token in the encoder names."""
 
@@ -536,9 +543,20 @@ class MultitaskConfig:
     noise: NoiseConfig = field(default_factory=NoiseConfig)
 
     mesh: MeshConfig = field(default_factory=MeshConfig)
+    checkpoint_format: CheckpointFormat = setting(
+        CheckpointFormat.gathered,
+        "a checkpoint is one ordinary .pt that rank 0 writes (gathered), or a small .pt and a "
+        "folder that all ranks write in parallel (sharded); any layout resumes either",
+    )
+    collective_timeout: int = setting(
+        600,
+        "seconds that a rank waits in a collective for one that does not answer, before it ends "
+        "the job; above the time that rank 0 takes to write a gathered checkpoint",
+    )
 
     def __post_init__(self) -> None:
         require(self, "sampling_temperature", self.sampling_temperature >= 1, "at least 1")
+        require(self, "collective_timeout", self.collective_timeout >= 1, "at least 1")
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,9 @@ KEYS = ("common.seed", "dataset.max_tokens", "dataset.batch_size")
 FREE = (  # may change from one run to the next: they say where, and how long
     "optimization.stop_time_hours", "optimization.max_update", "optimization.max_epoch",
     "lr_scheduler.hours", "task.data", "task.save_dir", "task.restore_file",
-    "task.finetune_from_model", "task.post_process",
+    "task.finetune_from_model", "task.post_process", "task.checkpoint_format",
+    "task.collective_timeout", "optimizer.save_dir", "optimizer.restore_file",
+    "optimizer.finetune_from_model",
 )  # fmt: skip
 Settings = dict[str, Any]  # by full name, such as model.num_experts
 

@@ -24,6 +24,8 @@ from mtmoe.files import check_input, open_atomic
 from mtmoe.modules.transformer import Transformer
 
 MODEL_NAME = "moe_transformer"
+BOOKKEEPING = "fairseq.pt"  # the `.pt` inside a folder of shards
+SHARDS = "shards"  # key of the folder's name in a sharded checkpoint, and where such folders lie
 ZIP_START = b"PK\x03\x04"  # of what torch.save writes
 WEIGHT_PREFIX = "transformer."  # the fairseq model class holds the network under this name
 
@@ -62,12 +64,17 @@ def load_checkpoint(path: str | Path, is_mapped: bool = False) -> Checkpoint:
     """Read a checkpoint of ours; code inside a file is never run (`weights_only=True`).
 
     Args:
-        is_mapped: leave the weights in the file, from which they are read as they are used.
+        path: a `.pt`, gathered or sharded, or a folder of shards.
+        is_mapped: leave the weights in the file, from which they are read as they are used, unless
+            it is sharded.
 
     Raises:
         CheckpointError: the file is missing, truncated, no checkpoint, or of another model.
     """
+    path = file_of(path)
     state = check_readable(path) if is_mapped else _read_state(path)
+    if shards_name(state) is not None:
+        state = _with_tensors(path, state)
     try:
         config = state["cfg"]
         model, task = as_dict(config["model"]), as_dict(config["task"])
@@ -147,6 +154,26 @@ def check_readable(path: str | Path) -> dict[str, Any]:
     """
     check_input("checkpoint", path, CheckpointError)
     return _read_state(path, mmap=_first_bytes(path) == ZIP_START)
+
+
+def file_of(path: str | Path) -> str | Path:
+    """The `.pt` of a folder of shards; any other path as it is."""
+    inside = Path(path) / BOOKKEEPING
+    return inside if inside.is_file() else path
+
+
+def shards_name(state: Mapping[str, Any]) -> str | None:
+    """The name of the folder that holds a sharded checkpoint's tensors; None: it is gathered."""
+    model = state.get("model")
+    name = model.get(SHARDS) if isinstance(model, dict) else None
+    return name if isinstance(name, str) and Path(name).name == name else None
+
+
+def _with_tensors(path: str | Path, state: dict[str, Any]) -> dict[str, Any]:
+    """A sharded checkpoint's state as if it were gathered; averages are read as they are used."""
+    from mtmoe.checkpoint.sharded import gathered_state
+
+    return gathered_state(path, state)
 
 
 def _read_state(path: str | Path, mmap: bool = False) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import IO, Any, cast
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.serialization import skip_data
 
 from mtmoe.checkpoint.fairseq_file import check_readable
@@ -61,19 +61,38 @@ def write_in_pieces(
     Raises:
         OSError: the disk is full or the folder is not writable.
     """
+    empty = {name: placeholder(shape, dtype) for name, (shape, dtype) in specs.items()}
+    named = (Piece(f"{WEIGHTS}/{piece.name}", piece.tensor, piece.row) for piece in pieces)
+    fill_in_pieces(path, {**state, WEIGHTS: empty}, named)
+
+
+def placeholder(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """A tensor without memory, for `fill_in_pieces`."""
     with FakeTensorMode():
-        empty = {name: torch.empty(shape, dtype=dtype) for name, (shape, dtype) in specs.items()}
-    missing = {name: tensor.numel() for name, tensor in empty.items()}
-    small = dict(_tensors_in(state))
+        return torch.empty(shape, dtype=dtype)
+
+
+def fill_in_pieces(path: str | Path, state: Mapping[str, Any], pieces: Iterable[Piece]) -> None:
+    """Write a checkpoint whose placeholders get their numbers one after the other.
+
+    Args:
+        state: nested dicts; some tensors are placeholders.
+        pieces: every number of every placeholder once, in any order; names are paths, `model/x`.
+
+    Raises:
+        OSError: the disk is full or the folder is not writable.
+    """
+    tensors = dict(_tensors_in(state))
+    missing = {n: tensor.numel() for n, tensor in tensors.items() if isinstance(tensor, FakeTensor)}
     with open_atomic(path, "w+b") as file:
         with skip_data(materialize_fake_tensors=True):
-            torch.save({**state, WEIGHTS: empty}, file)
+            torch.save(dict(state), file)
         file.flush()
         places = _locate(file)
-        for name, tensor in small.items():
-            _write_at(file, places[name], tensor)
+        for name in tensors.keys() - missing.keys():
+            _write_at(file, places[name], tensors[name])
         for piece in pieces:
-            _write_at(file, places[f"{WEIGHTS}/{piece.name}"], piece.tensor, piece.row)
+            _write_at(file, places[piece.name], piece.tensor, piece.row)
             missing[piece.name] -= piece.tensor.numel()
     assert not any(missing.values()), {name for name, number in missing.items() if number}
 

@@ -1,4 +1,4 @@
-"""`mtmoe convert`: models from and to other programs."""
+"""`mtmoe convert`: models from and to other programs, checkpoints gathered and sharded."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mtmoe.interop.foreign_model import ForeignModel
 
 OURS, HUGGINGFACE, CTRANSLATE2 = "mtmoe", "huggingface", "ctranslate2"
+GATHERED, SHARDED = "gathered", "sharded"
 BILLION = 1_000_000_000
 
 
@@ -25,8 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "transformer or of its nllb branch (the -shared file), or a checkpoint of ours",
     )  # fmt: skip
     parser.add_argument(
-        "--to", choices=(OURS, HUGGINGFACE, CTRANSLATE2), default=OURS,
-        help="what to write: a checkpoint of ours (the default), or a folder for another program",
+        "--to", choices=(OURS, HUGGINGFACE, CTRANSLATE2, GATHERED, SHARDED), default=OURS,
+        help="what to write: a checkpoint of ours (the default), a folder for another program, or "
+        "a checkpoint of ours in its other format, the optimizer's state included: one .pt "
+        "(gathered) or a folder (sharded)",
     )  # fmt: skip
     parser.add_argument("--output", required=True, metavar="OUT", help="file or folder to write")
     parser.add_argument(
@@ -59,6 +62,8 @@ def run(args: argparse.Namespace) -> None:
         model = _read_foreign(args)
         import_model(model, args.output)
         _tell_flags(model)
+    elif args.to in (GATHERED, SHARDED):
+        _change_format(args)
     else:
         _export(args)
     sys.stdout.write(f"{args.output}\n")
@@ -75,6 +80,18 @@ def _tell_flags(model: ForeignModel) -> None:
     }
     told |= {"encoder_tags": model.encoder_tags, "decoder_start": model.decoder_start}
     sys.stderr.write(describe_flags(usual, told))
+
+
+def _change_format(args: argparse.Namespace) -> None:
+    from mtmoe.checkpoint.change_format import gather_checkpoint, shard_checkpoint
+    from mtmoe.interop.output_folder import check_new_folder
+
+    if args.to == GATHERED:
+        check_output("--output", args.output)
+        gather_checkpoint(args.source, args.output)
+    else:
+        check_new_folder("--output", args.output)
+        shard_checkpoint(args.source, args.output)
 
 
 def _read_foreign(args: argparse.Namespace) -> ForeignModel:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -208,12 +207,13 @@ def tell(
     state: dict[str, Any],
 ) -> None:
     """What stayed, the sizes, and how the result trains on: for people, and as JSON."""
+    from mtmoe.checkpoint.sharded import stored_bytes
     from mtmoe.surgery.state import count_parameters, describe_change
 
     names = checkpoint.config.moe_layer_names
     by_layer = {name: experts.tolist() for name, experts in zip(names, kept, strict=True)}
     sizes = [count_parameters(weights) for weights in (checkpoint.weights, state["model"])]
-    bytes_ = [os.path.getsize(path) for path in (args.checkpoint, args.output)]
+    bytes_ = [stored_bytes(path) for path in (args.checkpoint, args.output)]
     for name, experts in by_layer.items():
         sys.stderr.write(f"{name}: kept experts {' '.join(map(str, experts))}\n")
     sys.stderr.write(

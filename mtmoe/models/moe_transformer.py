@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,8 +16,9 @@ from fairseq.models import (
 )
 from torch import Tensor
 
-from mtmoe.checkpoint.fairseq_file import MODEL_NAME
+from mtmoe.checkpoint.fairseq_file import MODEL_NAME, SHARDS
 from mtmoe.checkpoint.gathered import gather_weights, load_weights
+from mtmoe.checkpoint.sharded import open_shards, read_weights
 from mtmoe.config import NAMED_SIZES, TransformerConfig
 from mtmoe.data.batching import lead_ids, with_lead
 from mtmoe.data.vocabulary import PAD
@@ -44,7 +46,9 @@ class MoeTransformer(BaseFairseqModel):
         self.transformer, self.lead = transformer, lead
         self.register_buffer("vocabulary_digest", vocabulary_digest)
         self.router_key: RouterKey | None = None
-        self._whole: dict[str, Tensor] | None = None
+        self.shards_in: Path | None = None  # the save-dir where checkpoints are sharded
+        self.starts_from: Path | None = None  # the checkpoint that fairseq will load
+        self._saved: dict[str, Any] | None = None
 
     @classmethod
     def build_model(cls, cfg: Any, task: Any) -> MoeTransformer:
@@ -73,9 +77,18 @@ class MoeTransformer(BaseFairseqModel):
                     "the checkpoint must have the vocabulary of the data folder, but has another "
                     "one. Give the folder that it was trained on, or another --save-dir."
                 )
+        if SHARDS in state_dict:
+            with one_sentence():
+                return self._load_shards(state_dict)
         if not self.is_sharded:
             return super().load_state_dict(state_dict, *args, **kwargs)
         return load_weights(self, state_dict)
+
+    def _load_shards(self, stub: Any) -> None:
+        """Read this rank's part of each weight; no other rank takes part."""
+        folder = open_shards(self.starts_from or "", {"model": stub})
+        assert folder is not None, "the checkpoint is sharded"
+        read_weights(self, folder)
 
     @property
     def is_sharded(self) -> bool:
@@ -84,15 +97,19 @@ class MoeTransformer(BaseFairseqModel):
 
     def gather(self) -> None:
         """Bring the whole network to rank 0 for the next `state_dict`; every rank must call it."""
-        self._whole = None  # `state_dict` is to give what this rank holds
-        self._whole = gather_weights(self)
+        self._saved = None  # `state_dict` is to give what this rank holds
+        self._saved = gather_weights(self)
+
+    def stand_in(self, stub: dict[str, Any] | None) -> None:
+        """Give `stub` for the next `state_dict`, in place of weights that lie in a folder."""
+        self._saved = stub
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """The whole network that `gather` brought, once; else what this rank holds."""
-        if self._whole is None:
+        """What `gather` or `stand_in` brought, once; else what this rank holds."""
+        if self._saved is None:
             return super().state_dict(*args, **kwargs)
-        whole, self._whole = self._whole, None
-        return whole
+        saved, self._saved = self._saved, None
+        return saved
 
     def set_router_key(self, key: RouterKey) -> None:
         """The key of the routers' random numbers in the next forward."""

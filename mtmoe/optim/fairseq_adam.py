@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,14 +12,27 @@ from fairseq.optim import FairseqOptimizer, register_optimizer
 from fairseq.optim.adam import FairseqAdam, FairseqAdamConfig
 from torch import Tensor
 
+from mtmoe.checkpoint.fairseq_file import SHARDS
 from mtmoe.checkpoint.gathered import gather_adam
+from mtmoe.checkpoint.shard_folder import StoredAdam
+from mtmoe.checkpoint.sharded import (
+    model_tensors,
+    open_shards,
+    split_adam,
+    stub_of_model,
+    write_shards,
+)
+from mtmoe.checkpoint.start import find_start
 from mtmoe.config import AdamConfig
 from mtmoe.fairseq_view import core_config, fairseq_view, one_sentence
 from mtmoe.optim.tiled_adam import TiledAdam
 from mtmoe.parallel.gradients import gradient_norm, reduce_gradients
-from mtmoe.parallel.mesh import ONE_PROCESS
+from mtmoe.parallel.mesh import ONE_PROCESS, is_first_rank
 
-View = fairseq_view(AdamConfig, "AdamView", base=FairseqAdamConfig)
+START = {  # what says which checkpoint fairseq loads
+    name: f"checkpoint.{name}" for name in ("save_dir", "restore_file", "finetune_from_model")
+}
+View = fairseq_view(AdamConfig, "AdamView", borrowed=START, base=FairseqAdamConfig)
 
 
 @register_optimizer("fused_adam", dataclass=View)
@@ -37,8 +51,8 @@ class FusedAdam(FairseqAdam):
         self._optimizer = TiledAdam(params, config, **self.optimizer_config)
         self._scale: float | Tensor = 1.0  # what gradients are to be multiplied by
         self._model: Any = None  # known from the first update on
-        self._whole: dict[str, Any] | None = None
-        self._optimizer.before_save = self._gather
+        self._saved: dict[str, Any] | None = None  # what rank 0 writes, for the next `state_dict`
+        self._optimizer.before_save = self._before_save
 
     def all_reduce_grads(self, module: Any) -> None:
         """Average the gradients over the ranks with different batches (not fairseq's way)."""
@@ -69,30 +83,53 @@ class FusedAdam(FairseqAdam):
         self._optimizer.step(closure, divisor.reshape(()))
         self._scale = 1.0
 
-    def _gather(self) -> None:
-        """Bring model and state to rank 0, which saves them; every rank must call it.
+    def _before_save(self) -> None:
+        """Write the shards, or bring model and state to rank 0; every rank must call it.
 
         A rank that crashes calls it alone: then nothing can be gathered.
         """
-        if self._model is None or not self._model.is_sharded or sys.exc_info()[0] is not None:
+        if self._model is None or sys.exc_info()[0] is not None:
             return
-        self._model.gather()
-        self._whole = gather_adam(super().state_dict(), list(self.params))
+        if self._model.shards_in is not None:
+            self._write_shards(self._model.shards_in)
+        elif self._model.is_sharded:
+            self._model.gather()
+            self._saved = gather_adam(super().state_dict(), list(self.params))
+
+    def _write_shards(self, save_dir: Path) -> None:
+        """Write model and state in parallel; the `.pt` of rank 0 then names their folder."""
+        self._model.stand_in(None)
+        weights = self._model.state_dict()
+        small, tensors = split_adam(super().state_dict())
+        step = max((int(values["step"]) for values in small["state"].values()), default=0)
+        name = write_shards(save_dir, step, {**model_tensors(weights), **tensors})
+        if is_first_rank():
+            self._model.stand_in(stub_of_model(name, weights))
+            self._saved = {**small, SHARDS: name}
 
     def state_dict(self) -> dict[str, Any]:
-        """The whole state that was gathered for a save, once; else that of this rank."""
-        if self._whole is None:
+        """What was gathered or written for a save, once; else the state of this rank."""
+        if self._saved is None:
             state: dict[str, Any] = super().state_dict()
             return state
-        whole, self._whole = self._whole, None
-        return whole
+        saved, self._saved = self._saved, None
+        return saved
 
     def load_state_dict(
         self, state_dict: dict[str, Any], optimizer_overrides: dict[str, Any] | None = None
     ) -> None:
         """Go on from a checkpoint, or end the program with one sentence."""
         with one_sentence():
+            if SHARDS in state_dict:
+                state_dict = self._stored_state(state_dict)
             super().load_state_dict(state_dict, optimizer_overrides)
+
+    def _stored_state(self, stub: dict[str, Any]) -> dict[str, Any]:
+        """The state of a sharded checkpoint, of which this rank reads its parts one by one."""
+        path = find_start(self.cfg.save_dir, self.cfg.restore_file, self.cfg.finetune_from_model)
+        folder = open_shards(path or "", {"model": stub})
+        assert folder is not None, "the checkpoint is sharded"
+        return {**stub, "state": StoredAdam(folder, stub["state"], list(self.params))}
 
     def zero_grad(self) -> None:
         """Forget the gradients and what they were to be multiplied by."""

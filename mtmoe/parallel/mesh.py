@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch.distributed as dist
 from torch.distributed import ProcessGroup
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.distributed_c10d import _set_pg_timeout, _world
 
 from mtmoe.config import MeshConfig
 from mtmoe.errors import LayoutError
@@ -82,6 +84,18 @@ def make_mesh(config: MeshConfig, device_type: str = "cpu") -> Mesh:
         batch_devices=batch,
         deduplicate_tokens=config.deduplicate_tokens,
     )
+
+
+def limit_waiting(seconds: int) -> None:
+    """How long a collective of any group waits for a rank, before it raises or ends the process."""
+    if dist.is_initialized():
+        for group in list(_world.pg_map):
+            _set_pg_timeout(timedelta(seconds=seconds), group)
+
+
+def is_first_rank() -> bool:
+    """Whether this process is rank 0, or the only one."""
+    return not dist.is_initialized() or dist.get_rank() == 0
 
 
 def _axis(devices: DeviceMesh) -> Axis:

@@ -55,9 +55,15 @@ def gather_whole(local: Tensor, like: Tensor) -> Tensor:
         local: this rank's part: of `like` itself, or of a tensor of its shape (optimizer state).
         like: the parameter, which says how the parts lie.
     """
+    whole = wrap_part(local, like)
+    return whole.full_tensor() if isinstance(whole, DTensor) else whole
+
+
+def wrap_part(local: Tensor, like: Tensor) -> Tensor:
+    """This rank's part of a tensor, as a DTensor that lies as `like` does where that is one."""
     if not isinstance(like, DTensor):
         return local
-    whole = DTensor.from_local(
+    return DTensor.from_local(
         local,
         like.device_mesh,
         like.placements,
@@ -65,7 +71,6 @@ def gather_whole(local: Tensor, like: Tensor) -> Tensor:
         shape=like.shape,
         stride=like.stride(),
     )
-    return whole.full_tensor()
 
 
 def shard_parameter(

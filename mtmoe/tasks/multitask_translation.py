@@ -19,7 +19,10 @@ import mtmoe.criterions.moe_cross_entropy
 import mtmoe.optim.deadline
 import mtmoe.optim.fairseq_adam  # noqa: F401  (registers what `--user-dir` does not import)
 from mtmoe.checkpoint.fairseq_file import pack_vocabulary
+from mtmoe.checkpoint.sharded import complete_folder, remove_unused
+from mtmoe.checkpoint.start import find_start, repair_last
 from mtmoe.config import (
+    CheckpointFormat,
     DecoderStart,
     EncoderTags,
     MultitaskConfig,
@@ -33,6 +36,7 @@ from mtmoe.data.schedule import parse_table
 from mtmoe.errors import ConfigError, DataError, uninterrupted
 from mtmoe.fairseq_view import core_config, fairseq_view, one_sentence
 from mtmoe.ops.routing import RouterKey
+from mtmoe.parallel.mesh import is_first_rank, limit_waiting
 from mtmoe.tasks.data_bin import (
     OneSplit,
     choose_directions,
@@ -43,8 +47,15 @@ from mtmoe.tasks.data_bin import (
 from mtmoe.tasks.direction_dataset import DirectionData, DirectionDataset
 from mtmoe.tasks.interactive import Sentences, WholeText, encode_lines
 from mtmoe.tasks.programs import TASK_NAME, fit_program
-from mtmoe.tasks.ranks import check_precision, check_saving, count_once, share_of_rank, start_mesh
-from mtmoe.tasks.start import READ, check_start, find_start
+from mtmoe.tasks.ranks import (
+    check_precision,
+    check_saving,
+    count_once,
+    ending_without_memory,
+    share_of_rank,
+    start_mesh,
+)
+from mtmoe.tasks.start import READ, check_start
 from mtmoe.tasks.stream_dataset import Dealing, StreamDataset, StreamIterator, make_iterator
 from mtmoe.tasks.streams import check_equal_lengths, find_streams, load_stream
 
@@ -81,6 +92,7 @@ class MultitaskTranslationTask(FairseqTask):
         self.config = core_config(MultitaskConfig, cfg)
         self.seed = int(cfg.seed or 1)
         self.mesh = start_mesh(self.config.mesh, is_on_cpu=bool(cfg.cpu))
+        limit_waiting(self.config.collective_timeout)
         self.vocabulary = load_vocabulary(self.config.data)
         self.dictionary = Dictionary()
         for symbol in self.vocabulary.symbols[len(self.dictionary) :]:
@@ -244,16 +256,31 @@ class MultitaskTranslationTask(FairseqTask):
         with one_sentence():
             config = core_config(TransformerConfig, cfg)
             check_router_languages(config, self.config.encoder_tags)
-            check_saving(self.mesh, self.cfg)
+            check_saving(self.mesh, self.config, self.cfg)
             if not from_checkpoint:
                 check_precision(self.mesh, self.cfg)
             model = super().build_model(cfg, from_checkpoint)
             if not from_checkpoint:
-                options = (self.cfg.save_dir, self.cfg.restore_file, self.cfg.finetune_from_model)
-                path = find_start(*options)
-                if path is not None:
-                    check_start(path, model, config, self.config)
+                self._prepare_start(model, config)
             return model
+
+    def _prepare_start(self, model: Any, config: TransformerConfig) -> None:
+        """Check the checkpoint that fairseq will load; tell the model where its own go."""
+        if is_first_rank():
+            repair_last(self.cfg.save_dir)
+        if self.mesh.devices is not None:
+            torch.distributed.barrier()
+        options = (self.cfg.save_dir, self.cfg.restore_file, self.cfg.finetune_from_model)
+        model.starts_from = find_start(*options)
+        if model.starts_from is not None:
+            check_start(model.starts_from, model, config, self.config)
+        if self.config.checkpoint_format is CheckpointFormat.sharded:
+            model.shards_in = Path(self.cfg.save_dir)
+
+    def post_save(self, path: str, num_updates: int) -> None:
+        """fairseq calls it on rank 0 after each save."""
+        complete_folder(path)
+        remove_unused(self.cfg.save_dir)
 
     def train_step(
         self,
@@ -273,7 +300,7 @@ class MultitaskTranslationTask(FairseqTask):
         self._step = (update_num, micro)
         number = micro * self.mesh.batch.size + self.mesh.batch.rank
         model.set_router_key(RouterKey.of(self.seed, update_num, number))
-        with one_sentence(), uninterrupted():
+        with one_sentence(), uninterrupted(), ending_without_memory(self.mesh):
             loss, size, log = super().train_step(
                 sample, model, criterion, optimizer, update_num, ignore_grad
             )

@@ -15,8 +15,8 @@ from types import TracebackType
 
 import torch
 
-from mtmoe.checkpoint.fairseq_file import check_readable
-from mtmoe.errors import CheckpointError, ConfigError, describe_failure
+from mtmoe.checkpoint.fairseq_file import check_readable, shards_name
+from mtmoe.errors import CheckpointError, ConfigError, MtmoeError, describe_failure
 from mtmoe.fairseq_view import one_sentence
 
 TASK_NAME = "multitask_translation"
@@ -112,17 +112,37 @@ def _check_checkpoints(path: str | None, is_one_file: bool) -> None:
         )
     if is_one_file and "://" not in path:
         for part in path.split(os.pathsep):  # several: an ensemble
-            check_readable(part)
+            if shards_name(check_readable(part)) is not None:
+                raise CheckpointError(
+                    f"--path must name a gathered checkpoint, but {part} is sharded. Run `mtmoe "
+                    "convert --to gathered` first; mtmoe's own commands read it as it is."
+                )
 
 
 def explain(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """Say in one sentence what ended a program, if the user or the machine did; else all of it."""
     if issubclass(kind, KeyboardInterrupt):
         sys.stderr.write("interrupted.\n")
+    elif isinstance(error, MtmoeError):
+        sys.stderr.write(f"error: {error}\n")
     elif isinstance(error, OSError) and error.errno:
         sys.stderr.write(f"error: {describe_failure(error)}\n")
+    elif is_lost(error):
+        rank = os.environ.get("RANK", "0")
+        sys.stderr.write(f"error: rank {rank} stops, for another one has ended; see its message.\n")
     else:
         sys.__excepthook__(kind, error, trace)
+        if "Timed out waiting" in str(error):
+            sys.stderr.write(
+                "error: every rank must answer within --collective-timeout, but one has not. "
+                "See above where this one waited; raise the time if the other was only slow.\n"
+            )
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether gloo says that the process of another rank is no more."""
+    signs = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
 
 
 def overlook_half_open(unraisable: sys.UnraisableHookArgs) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import sys
 from argparse import Namespace
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -15,8 +17,8 @@ from omegaconf import DictConfig, ListConfig
 from omegaconf.base import ContainerMetadata, Metadata
 from omegaconf.nodes import AnyNode
 
-from mtmoe.config import MeshConfig, Zero
-from mtmoe.errors import ConfigError, LayoutError
+from mtmoe.config import CheckpointFormat, MeshConfig, MultitaskConfig, Zero
+from mtmoe.errors import EXIT_FAILURE, ConfigError, LayoutError
 from mtmoe.parallel.mesh import Mesh, make_mesh
 
 logger = logging.getLogger(__name__)
@@ -81,17 +83,41 @@ def count_once(mesh: Mesh, logs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{key: value / tensor for key, value in log.items()} for log in logs]
 
 
-def check_saving(mesh: Mesh, cfg: Any) -> None:
-    """Refuse what fairseq would save from rank 0 alone.
+@contextlib.contextmanager
+def ending_without_memory(mesh: Mesh) -> Iterator[None]:
+    """End a rank that runs out of memory, with one sentence, where several train.
+
+    fairseq would leave the batch out and go on, and the others would wait for the rank for ever.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        signs = ("out of memory", "can't allocate memory")
+        is_full = isinstance(error, MemoryError) or any(sign in str(error) for sign in signs)
+        if mesh.devices is None or not is_full:
+            raise
+        reason = (str(error) or "no memory left").splitlines()[0]
+        sys.stderr.write(
+            f"error: rank {torch.distributed.get_rank()} has too little memory ({reason}). Lower "
+            "--max-tokens, or see docs/memory.md.\n"
+        )
+        raise SystemExit(EXIT_FAILURE) from None
+
+
+def check_saving(mesh: Mesh, config: MultitaskConfig, cfg: Any) -> None:
+    """Refuse what fairseq would save from rank 0 alone, or not into the folder of shards.
 
     Raises:
         LayoutError: names the option.
     """
+    is_shared = mesh.devices is not None
+    is_sharded = config.checkpoint_format is CheckpointFormat.sharded
     for name in ("no_save_optimizer_state", "store_ema"):
-        if mesh.devices is not None and getattr(cfg, name):
+        if (is_shared or is_sharded) and getattr(cfg, name):
+            where = "several ranks hold the model" if is_shared else "checkpoint_format is sharded"
             raise LayoutError(
-                f"{name} must be off where several ranks hold the model, but is on: fairseq would "
-                "save rank 0's part only. Leave it out."
+                f"{name} must be off where {where}, but is on: fairseq would save rank 0's part "
+                "only. Leave it out."
             )
 
 

@@ -7,29 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from mtmoe.checkpoint.fairseq_file import as_dict, check_readable
+from mtmoe.checkpoint.shard_folder import MODEL
+from mtmoe.checkpoint.sharded import open_shards
 from mtmoe.config import MultitaskConfig, TransformerConfig
 from mtmoe.errors import CheckpointError
 
-DEFAULT_FILE = "checkpoint_last.pt"  # of fairseq's --restore-file
 DIGEST = "vocabulary_digest"
 FUNCTION = ("attention_heads", "activation", "first_position")  # what no shape of a weight tells
 READ = ("encoder_tags", "decoder_start")  # what stands around sentences
-
-
-def find_start(save_dir: str, restore_file: str, finetune_from_model: str | None) -> Path | None:
-    """The file that fairseq will load: that of an earlier run, else the one to fine-tune.
-
-    fairseq starts from nothing where a named --restore-file is not there; we refuse it.
-    """
-    if restore_file != DEFAULT_FILE:
-        return Path(restore_file)
-    last = Path(save_dir) / DEFAULT_FILE
-    if last.exists():
-        return last
-    return Path(finetune_from_model) if finetune_from_model else None
 
 
 def check_start(
@@ -46,6 +34,7 @@ def check_start(
         CheckpointError: names the first weight or setting that differs.
     """
     state = check_readable(path)
+    folder = open_shards(path, state)
     ours, theirs = model.state_dict(), state.get("model")
     if not isinstance(theirs, dict):
         raise CheckpointError(
@@ -53,8 +42,13 @@ def check_start(
         )
     if DIGEST in theirs and not torch.equal(theirs[DIGEST], ours[DIGEST].cpu()):
         return
-    for name in sorted(ours.keys() | theirs.keys()):
-        wanted, found = _shape(ours.get(name)), _shape(theirs.get(name))
+    if folder is not None:
+        shapes = {name: shape for name, (shape, _) in folder.shapes(MODEL).items()}
+    else:
+        shapes = {name: tuple(tensor.shape) for name, tensor in theirs.items()}
+    for name in sorted(ours.keys() | shapes.keys()):
+        wanted = _shape(tuple(ours[name].shape) if name in ours else None)
+        found = _shape(shapes.get(name))
         if wanted != found:
             raise CheckpointError(
                 f"the model must be that of {path}, but its weight {name} has {wanted} where the "
@@ -85,5 +79,5 @@ def _check_settings(path: Path, state: Mapping[str, Any], told: Mapping[str, Any
             )
 
 
-def _shape(tensor: Tensor | None) -> str:
-    return "no entry" if tensor is None else f"the shape {tuple(tensor.shape)}"
+def _shape(shape: tuple[int, ...] | None) -> str:
+    return "no entry" if shape is None else f"the shape {shape}"

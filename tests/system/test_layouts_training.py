@@ -3,22 +3,12 @@
 from __future__ import annotations
 
 import functools
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
-import torch
-from torch.testing import assert_close
 
-from mtmoe.checkpoint.fairseq_file import check_readable
-from tests.fairseq_run import SETTINGS
+from tests.torchrun import check_equal, start, train
 from tests.toy_data import write_toy_data
 
-ROOT = Path(__file__).parents[2]
-BIN = Path(sys.executable).parent
-OPTIONS = ["--cpu", "--user-dir", str(ROOT / "mtmoe"), "--max-tokens", "300", "--lr", "0.005"]
-OPTIONS += ["--warmup-updates", "5", "--capacity-factor", "1.0", "--save-interval-updates", "5"]
 LAYOUTS = {
     "data": (2, ["--zero", "parameters"]),
     "expert": (2, ["--expert-parallel-size", "2", "--state-location", "host"]),
@@ -31,40 +21,10 @@ LAYOUTS = {
 }  # fmt: skip
 
 
-def start(num_ranks, data, save_dir, *options):
-    launch = [str(BIN / "torchrun"), "--nproc_per_node", str(num_ranks)] if num_ranks > 1 else []
-    command = [*launch, str(BIN / "fairseq-train"), str(data), *SETTINGS, *OPTIONS, *options]
-    return subprocess.Popen(
-        [*command, "--save-dir", str(save_dir)],
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env={"OMP_NUM_THREADS": "1", "PATH": str(BIN), "PYTHONPATH": str(ROOT)},
-    )
-
-
-def train(num_ranks, data, save_dir, *options):
-    process = start(num_ranks, data, save_dir, *options)
-    out = process.communicate(timeout=170)[0]
-    assert process.returncode == 0, out[-3000:]
-    return check_readable(save_dir / "checkpoint_last.pt")
-
-
 def batches_of(name):
     """How many different batches the ranks of a layout read."""
     num_ranks, options = LAYOUTS[name]
     return num_ranks // (2 if "--tensor-parallel-size" in options else 1)
-
-
-def check_equal(found, expected):
-    for name, tensor in expected["model"].items():
-        assert_close(found["model"][name], tensor, atol=1e-5, rtol=0)
-    theirs = expected["last_optimizer_state"]["state"]
-    for number, state in found["last_optimizer_state"]["state"].items():
-        wanted = theirs.get(number)  # of keys' biases, one process has none
-        for key in ("exp_avg", "exp_avg_sq"):
-            reference = torch.zeros_like(state[key]) if wanted is None else wanted[key]
-            assert_close(state[key], reference, atol=1e-5, rtol=0)
 
 
 @pytest.fixture(scope="module")
@@ -104,21 +64,14 @@ def test_a_layout_trains_as_one_process_and_the_next_one_resumes_it(data, alone,
 
 
 @pytest.mark.slow
-def test_a_rank_that_is_killed_ends_the_job_and_the_last_checkpoint_resumes(data, tmp_path):
-    options = [*LAYOUTS["expert"][1], "--max-update"]
-    train(2, data, tmp_path / "run", *options, "5")
-    process = start(2, data, tmp_path / "run", *options, "100000")
-    for line in process.stdout:
-        if '"num_updates": "7"' in line:
-            break
-    ranks = subprocess.run(
-        ["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True
-    ).stdout.split()
-    subprocess.run(["kill", "-9", ranks[-1]], check=True)
-    process.communicate(timeout=60)
-    assert process.returncode == 1
-    state = train(2, data, tmp_path / "run", *options, "30")
-    assert state["optimizer_history"][-1]["num_updates"] == 30
+def test_sharded_and_gathered_checkpoints_resume_on_any_layout(data, alone, tmp_path):
+    steps = [("4", 1, ["--update-freq", "2"]), ("7", *LAYOUTS["expert"]), ("10", *LAYOUTS["data"])]
+    for number, (updates, num_ranks, options) in enumerate(steps):
+        kind = "gathered" if number == 2 else "sharded"
+        options = [*options, "--checkpoint-format", kind, "--max-update", updates]
+        found = train(num_ranks, data, tmp_path / "run", *options)
+    check_equal(found, alone(2, 10))
+    assert not list((tmp_path / "run" / "shards").iterdir()), "no file names them any more"
 
 
 REFUSED = {
