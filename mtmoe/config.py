@@ -651,3 +651,11 @@ def _convert(item: dataclasses.Field[Any], value: Any) -> Any:
             ", ".join(map(str, kind)) if issubclass(kind, Enum) else f"of type {kind.__name__}"
         )
         raise ConfigError(f"{item.name} must be {allowed}, but is {value}.") from None
+
+
+class WeightType(Choice):
+    """In what numbers a model translates: those of its weights and of the products with them."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    int8 = "int8"

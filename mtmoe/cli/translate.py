@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
@@ -80,6 +81,18 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("cpu", "cuda", "auto"),
         default="auto",
         help="auto (the default): cuda where there is one",
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "int8"),
+        default="float32",
+        help="numbers of the weights and of products with them (default float32); int8: CPU only",
+    )
+    parser.add_argument(
+        "--expert-memory",
+        type=float,
+        metavar="GIB",
+        help="read experts from the file when they are needed, and keep so much of them (CPU)",
     )
     parser.add_argument("--threads", type=int, metavar="N", help="CPU cores to use; default: all")
 
@@ -189,7 +202,10 @@ def load(args: argparse.Namespace) -> tuple[Translator, str]:
     from mtmoe.inference.engine import Translator
 
     check_threads(args.threads)
-    translator = Translator.load(args.model, args.device, args.threads)
+    check_expert_memory(args.expert_memory)
+    translator = Translator.from_checkpoint(
+        args.model, args.device, args.dtype, args.threads, args.expert_memory
+    )
     return translator, _choose_source(translator, args.source_lang, args.target_lang)
 
 
@@ -212,6 +228,16 @@ def check_threads(threads: int | None) -> None:
     """
     if threads is not None and threads < 1:
         raise ConfigError(f"--threads must be at least 1, but is {threads}. Give 1 or more.")
+
+
+def check_expert_memory(gib: float | None) -> None:
+    """Refuse a budget that is no number or negative.
+
+    Raises:
+        ConfigError: it is.
+    """
+    if gib is not None and not (math.isfinite(gib) and gib >= 0):
+        raise ConfigError(f"--expert-memory must be 0 or above, but is {gib}. Give GiB.")
 
 
 @contextlib.contextmanager

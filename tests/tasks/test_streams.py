@@ -174,7 +174,7 @@ def test_training_on_all_tasks_resumes_exactly_within_and_between_epochs(folder,
     shares = {name: count / sum(state["seen"].values()) for name, count in state["seen"].items()}
     assert shares["denoising:aa"] == pytest.approx(0.2, rel=0.1)
     assert shares["title:aa-bb"] == pytest.approx(0.1, rel=0.1)
-    translator = Translator.load(tmp_path / "parts" / "checkpoint_last.pt")
+    translator = Translator.from_checkpoint(tmp_path / "parts" / "checkpoint_last.pt")
     assert len(translator.translate(["abc ab", "j"], "aa", "bb", beam=2)) == 2
 
 
