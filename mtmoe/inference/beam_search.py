@@ -23,7 +23,8 @@ from mtmoe.inference.search_config import SearchConfig
 from mtmoe.inference.top import best_of
 from mtmoe.modules.transformer import DecoderCache, Memory, Transformer
 
-ROWS_AT_A_TIME = 32
+ROWS_OF_SOFTMAX = 32  # hypotheses whose probabilities are ranked together
+SOFTMAXES_OF_PRODUCT = 4  # products of fewer rows are slower
 MAX_SLOTS = 16  # wider beams move their caches instead: each hypothesis would look at too many
 
 
@@ -82,7 +83,7 @@ def search(
                 return []
             unread = task.unread(beams.tokens, cache.length == 0)
             states = model.decode(unread, memory, cache=cache).states
-            candidates = _rank(model.project(states[:, -1]), beams, task, config)
+            candidates = _rank(model, states[:, -1], beams, task, config)
             is_done = _finish(candidates, beams, finished, config)
             _continue(candidates, beams, cache)
             memory = _drop(is_done, beams, memory, cache)
@@ -100,15 +101,23 @@ def _begin(model: Transformer, task: Task, config: SearchConfig) -> Beams:
     )
 
 
-def _rank(logits: Tensor, beams: Beams, task: Task, config: SearchConfig) -> Candidates:
-    """The best continuations out of `logits`, (B * K, V).
+def _rank(
+    model: Transformer, states: Tensor, beams: Beams, task: Task, config: SearchConfig
+) -> Candidates:
+    """The best continuations after `states`, (B * K, D).
 
-    A few rows at a time: their probabilities then stay in the processor's cache.
+    A few rows at a time: their probabilities then stay in the processor's cache, and the logits of
+    a large batch are never all in memory.
     """
     B, K, _ = beams.tokens.shape
-    size = max(1, ROWS_AT_A_TIME // K)
-    parts = [slice(first, min(first + size, B)) for first in range(0, B, size)]
-    ranked = [_rank_part(logits.view(B, K, -1)[part], beams, part, task, config) for part in parts]
+    size, ranked = max(1, ROWS_OF_SOFTMAX // K), []
+    for first in range(0, B, size * SOFTMAXES_OF_PRODUCT):
+        last = min(first + size * SOFTMAXES_OF_PRODUCT, B)
+        logits = model.project(states[first * K : last * K]).view(last - first, K, -1)
+        for n, part in enumerate(torch.split(logits, size)):
+            start = first + n * size
+            rows = slice(start, start + part.shape[0])
+            ranked.append(_rank_part(part, beams, rows, task, config))
     score, parent, token = (torch.cat(found) for found in zip(*ranked, strict=True))
     missing = (0, 2 * config.beam - score.shape[1])
     score = F.pad(score, missing, value=float("-inf"))
@@ -117,16 +126,16 @@ def _rank(logits: Tensor, beams: Beams, task: Task, config: SearchConfig) -> Can
 
 
 def _rank_part(
-    logits: Tensor, beams: Beams, part: slice, task: Task, config: SearchConfig
+    logits: Tensor, beams: Beams, rows: slice, task: Task, config: SearchConfig
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Score, hypothesis and symbol of the sentences `part`, whose logits are (B', K, V)."""
+    """Score, hypothesis and symbol of the sentences `rows`, whose logits are (B', K, V)."""
     scores = logits.float().log_softmax(2)
-    forbid(scores, beams.tokens[part], beams.sentence[part], task, config)
-    for row in beams.at_limit[part].nonzero().flatten().tolist():
+    forbid(scores, beams.tokens[rows], beams.sentence[rows], task, config)
+    for row in beams.at_limit[rows].nonzero().flatten().tolist():
         end = scores[row, :, EOS].clone()
         scores[row] = float("-inf")
         scores[row, :, EOS] = end
-    return best_of(scores, beams.score[part], 2 * config.beam)
+    return best_of(scores, beams.score[rows], 2 * config.beam)
 
 
 def _finish(

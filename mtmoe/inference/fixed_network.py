@@ -92,7 +92,7 @@ class FixedExperts(nn.Module):
         """The (T, D) weighted sums of what each token's experts make of it; see `Experts`."""
         order = backend.sort_by_expert(routing.expert, routing.slot, routing.probs.shape[1])
         sizes = order.counts.tolist()
-        rows = backend.permute(x, order).split(sizes)
+        rows = torch.split(backend.permute(x, order), sizes)
         outputs = [self._expert(e)(part) for e, part in enumerate(rows) if sizes[e]]
         if not outputs:
             return torch.zeros_like(x)

@@ -27,8 +27,8 @@ def best_of(scores: Tensor, before: Tensor, wanted: int) -> tuple[Tensor, Tensor
     B, K, V = scores.shape
     if V % BLOCK:
         scores = F.pad(scores, (0, -V % BLOCK), value=float("-inf"))
-    blocks = scores.view(B, K, -1, BLOCK)
-    per_hypothesis = blocks.shape[2]
+    per_hypothesis = scores.shape[2] // BLOCK
+    blocks = scores.view(B, K, per_hypothesis, BLOCK)
     maxima = (blocks.amax(3) + before.unsqueeze(2)).flatten(1)  # (B, K * V / BLOCK)
     block = maxima.topk(min(wanted, maxima.shape[1]), dim=1).indices
     inside = blocks.flatten(1, 2).gather(1, block.unsqueeze(2).expand(-1, -1, BLOCK))

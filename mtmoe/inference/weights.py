@@ -15,7 +15,8 @@ from mtmoe.inference.fixed_network import (
     fix_linear,
 )
 from mtmoe.modules.attention import Attention
-from mtmoe.modules.layers import FeedForwardBlock
+from mtmoe.modules.experts import FeedForward
+from mtmoe.modules.layers import DecoderLayer, EncoderLayer, FeedForwardBlock
 from mtmoe.modules.moe_layer import MoELayer
 from mtmoe.modules.transformer import Transformer
 from mtmoe.ops.fixed_linear import FixedLinear
@@ -75,9 +76,11 @@ def fix_weights(
     """
     with torch.no_grad():
         for layer in model.encoder:
+            assert isinstance(layer, EncoderLayer)
             _fix_attention(layer.attention, kind, reads_one=True)
             _fix_block(layer.feed_forward, kind, memory)
         for layer in model.decoder:
+            assert isinstance(layer, DecoderLayer)
             _fix_attention(layer.attention, kind, reads_one=True)
             _fix_attention(layer.cross_attention, kind, reads_one=False)
             _fix_block(layer.feed_forward, kind, memory)
@@ -104,11 +107,15 @@ def _fix_attention(attention: Attention, kind: WeightType, reads_one: bool) -> N
 def _fix_block(
     block: FeedForwardBlock, kind: WeightType, memory: ExpertMemory[FixedFeedForward] | None
 ) -> None:
-    if not isinstance(block.ffn, MoELayer):
-        block.ffn = FixedFeedForward.of(block.ffn, kind)
-        return
     layer = block.ffn
+    if isinstance(layer, FeedForward):
+        block.ffn = FixedFeedForward.of(layer, kind)  # type: ignore[assignment]
+        return
+    assert isinstance(layer, MoELayer)
     layer.router.fixed = FixedLinear(layer.router.weight, None, WeightType.float32)
     layer.experts = FixedExperts(layer.experts, kind, memory)  # type: ignore[assignment]
+    if layer.shared_gate is not None:
+        score = layer.shared_gate.score
+        layer.shared_gate.fixed = fix_linear(score, WeightType.float32)
     if layer.shared is not None:
         layer.shared = FixedFeedForward.of(layer.shared, kind)  # type: ignore[assignment]

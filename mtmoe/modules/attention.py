@@ -79,7 +79,7 @@ class _Positions:
 
     def append(self, new: Tensor, B: int) -> Tensor:
         start, K = self._length, self._width
-        new = new.unflatten(0, (B, -1)).permute(0, 2, 3, 1, 4)  # (B, H, S', K', d)
+        new = new.view(B, -1, *new.shape[1:]).permute(0, 2, 3, 1, 4)  # (B, H, S', K', d)
         self._length += new.shape[2]
         if self._memory is None or self._memory.shape[2] < self._length:
             self._grow(new, start)
@@ -175,9 +175,14 @@ class Attention(nn.Module):
         Returns:
             (B, S_q, D)
         """
-        key, value = pad_keys(key, value, visible)
+        num_queries = query.shape[2]
+        if visible is not None and visible.shape[-1] > key.shape[2]:
+            is_of_keys = num_queries == key.shape[2]  # one row alone is summed in another order
+            key, value = (pad_positions(x, visible.shape[-1]) for x in (key, value))
+            query = pad_positions(query, visible.shape[-1]) if is_of_keys else query
         dropout = self.dropout if self.training else 0.0
         heads = F.scaled_dot_product_attention(query, key, value, visible, dropout, is_causal)
+        heads = heads[:, :, :num_queries]
         out: Tensor = self.out(heads.transpose(1, 2).flatten(2))
         return out
 
@@ -186,9 +191,7 @@ class Attention(nn.Module):
         return x.view(B, S, width // self.head_dim, self.head_dim).transpose(1, 2)
 
 
-def pad_keys(key: Tensor, value: Tensor, visible: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Keys and values, (B, H, S, d), with as many positions as `visible`, the new ones 0."""
-    missing = 0 if visible is None else visible.shape[-1] - key.shape[2]
-    if missing == 0:
-        return key, value
-    return F.pad(key, (0, 0, 0, missing)), F.pad(value, (0, 0, 0, missing))
+def pad_positions(x: Tensor, num_positions: int) -> Tensor:
+    """(B, H, S, d) with zeros behind, to `num_positions`."""
+    missing = num_positions - x.shape[2]
+    return x if missing == 0 else F.pad(x, (0, 0, 0, missing))

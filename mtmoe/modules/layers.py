@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mtmoe.config import ChooseBy, TransformerConfig
-from mtmoe.modules.attention import Attention, MemoryCache, TargetCache, pad_keys
+from mtmoe.modules.attention import Attention, MemoryCache, TargetCache, pad_positions
 from mtmoe.modules.experts import FeedForward
 from mtmoe.modules.moe_layer import MoELayer
 from mtmoe.modules.router import Routing
@@ -144,7 +144,10 @@ class DecoderLayer(nn.Module):
         else:
             kept = cache.memory
             if kept.key is None or kept.value is None:
-                kept.key, kept.value = pad_keys(*attention.project_memory(memory), source.visible)
+                length = memory.shape[1] if source.visible is None else source.visible.shape[-1]
+                kept.key, kept.value = (
+                    pad_positions(x, length) for x in attention.project_memory(memory)
+                )
             key, value = kept.key, kept.value
         B, D = key.shape[0], x.shape[2]
         normed = self.cross_norm(x).view(B, -1, D)  # hypotheses of one sentence: queries of one row
@@ -155,4 +158,4 @@ class DecoderLayer(nn.Module):
 
 def _side_by_side(query: Tensor, num_sentences: int) -> Tensor:
     """(B * K, H, 1, d) queries of hypotheses to (B, H, K, d)."""
-    return query.squeeze(2).unflatten(0, (num_sentences, -1)).transpose(1, 2)
+    return query.view(num_sentences, -1, *query.shape[1::2]).transpose(1, 2)

@@ -6,18 +6,19 @@ from torch.testing import assert_close
 
 from mtmoe.config import Activation, RouterConfig, SharedMode, TransformerConfig, WeightType
 from mtmoe.data.batching import pad
+from mtmoe.data.vocabulary import PAD
 from mtmoe.errors import ConfigError
 from mtmoe.inference.weights import ExpertMemory, check_dtype, fix_weights
 from mtmoe.modules.transformer import Transformer
 from tests.inference.test_beam_search import sentences
-from tests.inference.tiny_model import tiny_transformer
 
 KINDS = {
     "dense": {"moe_every": 0},
     "gelu": {"activation": Activation.gelu},
     "swiglu": {"activation": Activation.swiglu, "shared_ffn_dim": 16},
     "shared": {"shared_ffn_dim": 32, "router": RouterConfig(num_experts=4, top_k=1)},
-    "gated": {"shared_ffn_dim": 32, "shared_mode": SharedMode.mixed},
+    "mixed": {"shared_ffn_dim": 32, "shared_mode": SharedMode.mixed},
+    "conditional": {"shared_ffn_dim": 32, "shared_mode": SharedMode.conditional},
 }
 
 
@@ -25,7 +26,7 @@ def build(**settings: object) -> Transformer:
     sizes = {"encoder_layers": 2, "decoder_layers": 2, "embed_dim": 32, "ffn_dim": 64}
     router = {"router": RouterConfig(num_experts=4, top_k=2)}
     config = TransformerConfig(**(sizes | router | {"attention_heads": 4} | settings))  # type: ignore[arg-type]
-    return tiny_transformer(config, 70, 2)
+    return Transformer(config, 70, PAD, seed=2).eval()
 
 
 @torch.inference_mode()
@@ -53,7 +54,7 @@ def test_rounded_weights_change_little(name: str, kind: WeightType) -> None:
     expected = logits(model)
     fix_weights(model, kind)
     difference = (logits(model) - expected).pow(2).mean().sqrt()
-    assert 0 < difference < 0.05 * expected.pow(2).mean().sqrt()
+    assert 0 < difference < 0.15 * expected.pow(2).mean().sqrt()
 
 
 @pytest.mark.parametrize("num_bytes", [0, 40_000, 1e9])
