@@ -55,7 +55,7 @@ def translate(
 def check(model: Transformer, num: int, config: SearchConfig) -> None:
     sources = sentences(num)
     alone = translate(model, sources, config, 1)
-    assert len({tuple(found.ids) for found in alone}) > num * 0.8  # else nothing would show
+    assert len({tuple(found.ids) for found in alone}) > num / 2  # else nothing would show
     assert translate(model, sources, config, 7, threads=2) == alone
     assert translate(model, sources, config, 64) == alone
     order = random.Random(1).sample(range(num), num)
@@ -70,8 +70,9 @@ def check(model: Transformer, num: int, config: SearchConfig) -> None:
 
 @pytest.mark.parametrize("kind", list(WeightType))
 @pytest.mark.parametrize("beam", [1, 4])
-def test_forty_sentences_in_any_company(beam: int, kind: WeightType) -> None:
-    check(build(kind), 40, SearchConfig(beam, max_length=12))
+def test_some_sentences_in_any_company(beam: int, kind: WeightType) -> None:
+    num = 40 if kind is WeightType.float32 else 16
+    check(build(kind), num, SearchConfig(beam, max_length=8))
 
 
 @pytest.mark.long
