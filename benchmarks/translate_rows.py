@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.translate_calls import FLOAT32, Work, batch_sorted, make_calls, read_work
+from benchmarks.translate_calls import Work, batch_sorted, make_calls, read_work
 from benchmarks.translate_models import SOURCE, TARGET
 from benchmarks.worker import Call
 from mtmoe.checkpoint.fairseq_file import load_checkpoint
@@ -30,9 +30,10 @@ def build_mtmoe(options: dict[str, Any]) -> dict[str, Call]:
     """
     folder = Path(options["folder"])
     work = read_work(folder)
-    dtype: dict[str, Any] = {} if options["dtype"] == FLOAT32 else {"dtype": options["dtype"]}
     path = folder / f"{options['model']}.pt"
-    translator = Translator.load(path, num_threads=options["workers"], **dtype)
+    translator = Translator.from_checkpoint(
+        path, dtype=options["dtype"], threads=options["workers"]
+    )
     requests = [Request(text, SOURCE, TARGET) for text in work.text]
     mean_length = sum(map(len, work.ids)) / len(work.ids)
     pieces = work.length - 1  # the end comes on top

@@ -43,7 +43,7 @@ class System:
         from mtmoe.inference.engine import Translator
 
         assert self.checkpoint is not None
-        return Translator.load(self.checkpoint)
+        return Translator.from_checkpoint(self.checkpoint)
 
     def translate(self, text: ParallelText) -> list[str]:
         """A translation of each source sentence; loads the model at the first call."""

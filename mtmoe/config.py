@@ -708,3 +708,11 @@ NAMED_SIZES: dict[str, dict[str, Any]] = {
         "attention_heads": 16, "moe_every": 4, "num_experts": 128, "top_k": 2,
     },
 }  # fmt: skip
+
+
+class WeightType(Choice):
+    """In what numbers a model translates: those of its weights and of the products with them."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    int8 = "int8"

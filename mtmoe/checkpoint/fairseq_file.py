@@ -48,6 +48,14 @@ class Checkpoint:
         model.load_state_dict(self.weights)
         return model.eval()
 
+    def map_model(self) -> Transformer:
+        """As `build_model`, but the weights stay where they are, in the file if that is mapped."""
+        with torch.device("meta"):
+            model = self._empty_model()
+        model.load_state_dict(self.weights, assign=True)
+        model.positions = model.position_table()
+        return model.eval()
+
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         """The weights that the config and the vocabulary ask for."""
         with torch.device("meta"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import sys
 from collections.abc import Iterator
 from dataclasses import fields
@@ -28,6 +29,7 @@ NO_SETTINGS = (  # that change no output
     "output",
     "resume",
     "threads",
+    "expert_memory",
     "quiet",
 )
 EXAMPLES = """\
@@ -139,6 +141,18 @@ def add_model_arguments(parser: argparse.ArgumentParser, is_target_required: boo
         default="auto",
         help="auto (the default): cuda where there is one",
     )
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "int8"),
+        default="float32",
+        help="numbers of the weights and of products with them (default float32); int8: CPU only",
+    )
+    parser.add_argument(
+        "--expert-memory",
+        type=float,
+        metavar="GIB",
+        help="read experts from the file when they are needed, and keep so much of them (CPU)",
+    )
     parser.add_argument("--threads", type=int, metavar="N", help="CPU cores to use; default: all")
 
 
@@ -235,7 +249,10 @@ def load_model(args: argparse.Namespace) -> Translator:
     from mtmoe.inference.engine import Translator
 
     check_threads(args.threads)
-    return Translator.load(args.model, args.device, args.threads)
+    check_expert_memory(args.expert_memory)
+    return Translator.from_checkpoint(
+        args.model, args.device, args.dtype, args.threads, args.expert_memory
+    )
 
 
 def check_threads(threads: int | None) -> None:
@@ -246,6 +263,16 @@ def check_threads(threads: int | None) -> None:
     """
     if threads is not None and threads < 1:
         raise ConfigError(f"--threads must be at least 1, but is {threads}. Give 1 or more.")
+
+
+def check_expert_memory(gib: float | None) -> None:
+    """Refuse a budget that is no number or negative.
+
+    Raises:
+        ConfigError: it is.
+    """
+    if gib is not None and not (math.isfinite(gib) and gib >= 0):
+        raise ConfigError(f"--expert-memory must be 0 or above, but is {gib}. Give GiB.")
 
 
 @contextlib.contextmanager

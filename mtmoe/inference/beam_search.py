@@ -20,7 +20,12 @@ from mtmoe.data.vocabulary import EOS
 from mtmoe.inference.constraints import forbid, length_limits
 from mtmoe.inference.hypotheses import Finished, Hypothesis, Task
 from mtmoe.inference.search_config import SearchConfig
+from mtmoe.inference.top import best_of
 from mtmoe.modules.transformer import DecoderCache, Memory, Transformer
+
+ROWS_OF_SOFTMAX = 32  # hypotheses whose probabilities are ranked together
+SOFTMAXES_OF_PRODUCT = 4  # products of fewer rows are slower
+MAX_SLOTS = 16  # wider beams move their caches instead: each hypothesis would look at too many
 
 
 @dataclass
@@ -69,7 +74,8 @@ def search(
         CheckpointError: the model's probabilities are not numbers.
     """
     with torch.inference_mode():
-        memory, cache = model.encode(task.source), model.new_cache()
+        memory = model.encode(task.source)
+        cache = model.new_cache(config.beam if config.beam <= MAX_SLOTS else 1)
         beams = _begin(model, task, config)
         finished = Finished.of(beams.limit, config.beam, len(task.lead))
         while beams.sentence.numel():
@@ -77,9 +83,10 @@ def search(
                 return []
             unread = task.unread(beams.tokens, cache.length == 0)
             states = model.decode(unread, memory, cache=cache).states
-            candidates = _rank(model.project(states[:, -1]), beams, task, config)
+            candidates = _rank(model, states[:, -1], beams, task, config)
             is_done = _finish(candidates, beams, finished, config)
-            memory = _continue(candidates, beams, (~is_done).nonzero().squeeze(1), memory, cache)
+            _continue(candidates, beams, cache)
+            memory = _drop(is_done, beams, memory, cache)
     return finished.read_out(config.num_best)
 
 
@@ -94,22 +101,41 @@ def _begin(model: Transformer, task: Task, config: SearchConfig) -> Beams:
     )
 
 
-def _rank(logits: Tensor, beams: Beams, task: Task, config: SearchConfig) -> Candidates:
-    """The best continuations out of `logits`, (B * K, V), which is overwritten."""
-    B, V = beams.sentence.shape[0], logits.shape[1]
-    logits = logits.float()
-    logits += beams.score.reshape(-1, 1) - logits.logsumexp(1, keepdim=True)
-    scores = logits.view(B, -1, V)
-    forbid(scores, beams.tokens, beams.sentence, task, config)
-    if bool((at_limit := beams.at_limit).any()):
-        is_text = torch.arange(V, device=logits.device) != EOS
-        scores.masked_fill_(at_limit[:, None, None] & is_text, float("-inf"))
-    flat = scores.view(B, -1)  # (B, K * V)
-    wanted = 2 * config.beam
-    score, index = flat.topk(min(wanted, flat.shape[1]), dim=1)
-    missing = (0, wanted - score.shape[1])
-    score, index = F.pad(score, missing, value=float("-inf")), F.pad(index, missing)
-    return Candidates(score, index // V, index % V)
+def _rank(
+    model: Transformer, states: Tensor, beams: Beams, task: Task, config: SearchConfig
+) -> Candidates:
+    """The best continuations after `states`, (B * K, D).
+
+    A few rows at a time: their probabilities then stay in the processor's cache, and the logits of
+    a large batch are never all in memory.
+    """
+    B, K, _ = beams.tokens.shape
+    size, ranked = max(1, ROWS_OF_SOFTMAX // K), []
+    for first in range(0, B, size * SOFTMAXES_OF_PRODUCT):
+        last = min(first + size * SOFTMAXES_OF_PRODUCT, B)
+        logits = model.project(states[first * K : last * K]).view(last - first, K, -1)
+        for n, part in enumerate(torch.split(logits, size)):
+            start = first + n * size
+            rows = slice(start, start + part.shape[0])
+            ranked.append(_rank_part(part, beams, rows, task, config))
+    score, parent, token = (torch.cat(found) for found in zip(*ranked, strict=True))
+    missing = (0, 2 * config.beam - score.shape[1])
+    score = F.pad(score, missing, value=float("-inf"))
+    token = F.pad(token, missing).masked_fill(~(score > float("-inf")), 0)
+    return Candidates(score, F.pad(parent, missing), token)
+
+
+def _rank_part(
+    logits: Tensor, beams: Beams, rows: slice, task: Task, config: SearchConfig
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Score, hypothesis and symbol of the sentences `rows`, whose logits are (B', K, V)."""
+    scores = logits.float().log_softmax(2)
+    forbid(scores, beams.tokens[rows], beams.sentence[rows], task, config)
+    for row in beams.at_limit[rows].nonzero().flatten().tolist():
+        end = scores[row, :, EOS].clone()
+        scores[row] = float("-inf")
+        scores[row, :, EOS] = end
+    return best_of(scores, beams.score[rows], 2 * config.beam)
 
 
 def _finish(
@@ -129,29 +155,37 @@ def _finish(
     return (beams.num_finished >= config.beam) | beams.at_limit
 
 
-def _continue(
-    candidates: Candidates, beams: Beams, keep: Tensor, memory: Memory, cache: DecoderCache
-) -> Memory:
-    """Extend the sentences `keep`, (B',) int64, by their K best candidates that do not end.
-
-    Changes `beams` and `cache` in place; returns the memory of the sentences that remain.
-    """
-    B, K, length = beams.tokens.shape
+def _continue(candidates: Candidates, beams: Beams, cache: DecoderCache) -> None:
+    """Extend each sentence's hypotheses by its K best candidates that do not end."""
     beam = candidates.token.shape[1] // 2
-    goes_on_first = (candidates.token[keep] == EOS).int().argsort(dim=1, stable=True)[:, :beam]
-    parent = candidates.parent[keep].gather(1, goes_on_first)  # (B', beam)
-    added = candidates.token[keep].gather(1, goes_on_first).unsqueeze(2)
-    total = candidates.score[keep].gather(1, goes_on_first).unsqueeze(2)
-    rows = (keep.unsqueeze(1) * K + parent).flatten()
-    shape = (*parent.shape, length)
-    beams.tokens = torch.cat([beams.tokens.view(B * K, -1)[rows].view(shape), added], dim=2)
-    beams.totals = torch.cat([beams.totals.view(B * K, -1)[rows].view(shape), total], dim=2)
-    if keep.shape[0] == B and beam == 1 == K:
-        return memory  # each hypothesis is its own parent
-    cache.select_target(rows)
-    if keep.shape[0] == B:
+    goes_on_first = (candidates.token == EOS).int().argsort(dim=1, stable=True)[:, :beam]
+    added = candidates.token.gather(1, goes_on_first).unsqueeze(2)  # (B, beam, 1)
+    total = candidates.score.gather(1, goes_on_first).unsqueeze(2)
+    if beam == 1:  # each hypothesis is its own parent
+        beams.tokens = torch.cat([beams.tokens, added], 2)
+        beams.totals = torch.cat([beams.totals, total], 2)
+        return
+    parent = candidates.parent.gather(1, goes_on_first)
+    index = parent.unsqueeze(2).expand(-1, -1, beams.tokens.shape[2])
+    beams.tokens = torch.cat([beams.tokens.gather(1, index), added], 2)
+    beams.totals = torch.cat([beams.totals.gather(1, index), total], 2)
+    cache.follow(parent)
+
+
+def _drop(is_done: Tensor, beams: Beams, memory: Memory, cache: DecoderCache) -> Memory:
+    """Take finished sentences out of `beams` and `cache`, and of the memory that is returned.
+
+    All that remains is copied, which costs more than to compute a few sentences in vain: they wait
+    until they are an eighth of the batch.
+    """
+    B, num_done = is_done.shape[0], int(is_done.sum())
+    if num_done * 8 < B or num_done == 0:
         return memory
+    keep = (~is_done).nonzero().squeeze(1)
     beams.sentence, beams.limit = beams.sentence[keep], beams.limit[keep]
     beams.num_finished = beams.num_finished[keep]
-    cache.select_memory(keep)
+    beams.tokens, beams.totals = beams.tokens[keep], beams.totals[keep]
+    if not keep.shape[0]:
+        return memory
+    cache.select_sentences(keep)
     return memory.select(keep)

@@ -29,6 +29,7 @@ from mtmoe.inference.scoring import score_targets
 from mtmoe.inference.search_config import SearchConfig
 from mtmoe.inference.segments import join_parts, split_pieces
 from mtmoe.inference.text import clean_line
+from mtmoe.inference.weights import build_network, check_dtype
 from mtmoe.inference.workers import map_on_cores
 
 MIN_POSITIONS = 16
@@ -54,7 +55,12 @@ class Translator:
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, device: str = "cpu", num_threads: int | None = None
+        self,
+        checkpoint: Checkpoint,
+        device: str = "cpu",
+        dtype: str = "float32",
+        threads: int | None = None,
+        expert_memory: float | None = None,
     ) -> None:
         self.vocabulary = checkpoint.vocabulary
         self.encoder_tags = checkpoint.encoder_tags
@@ -62,33 +68,43 @@ class Translator:
         self.directions = checkpoint.directions
         self.device = find_device(device)
         on_cpu = self.device.type == "cpu"
-        self.num_threads = (num_threads or torch.get_num_threads()) if on_cpu else 1
+        self.num_threads = (threads or torch.get_num_threads()) if on_cpu else 1
         self.max_positions = checkpoint.config.max_positions
         if self.max_positions < MIN_POSITIONS:
             raise ConfigError(
                 f"max_positions of the checkpoint must be at least {MIN_POSITIONS} to translate, "
                 f"but is {self.max_positions}. Train with longer sentences."
             )
-        self.model = checkpoint.build_model().to(self.device)
+        self.model = build_network(checkpoint, self.device, dtype, expert_memory)
         tags = [self.vocabulary.tag(language) for language in self.languages]
         self._forbidden = torch.tensor([BOS, PAD, UNK, *tags], device=self.device)
 
     @classmethod
-    def load(
-        cls, path: str | Path, device: str = "cpu", num_threads: int | None = None
+    def from_checkpoint(
+        cls,
+        path: str | Path,
+        device: str = "cpu",
+        dtype: str = "float32",
+        threads: int | None = None,
+        expert_memory: float | None = None,
     ) -> Translator:
         """Read a checkpoint.
 
         Args:
             device: cpu, cuda, or auto: cuda where there is one.
-            num_threads: CPU threads, each with a batch of its own; None: as many as PyTorch's.
+            dtype: of the weights and of products with them: float32, bfloat16, or, on a CPU, int8
+                (a scale for each output, and for each row that is multiplied).
+            threads: CPU threads, each with a batch of its own; None: as many as PyTorch's.
+            expert_memory: GiB for experts on a CPU; each is then read from the file, which must not
+                change meanwhile, when a token first comes to it, and goes when there is no room.
+                None: all are read at once.
 
         Raises:
             CheckpointError: the file is missing, damaged or no checkpoint of ours.
-            ConfigError: the device is not there.
+            ConfigError: the device is not there, or has no such dtype.
         """
-        find_device(device)
-        return cls(load_checkpoint(path), device, num_threads)
+        check_dtype(dtype, find_device(device))
+        return cls(load_checkpoint(path, is_mapped=True), device, dtype, threads, expert_memory)
 
     @property
     def languages(self) -> tuple[str, ...]:
@@ -285,7 +301,8 @@ class Translator:
     def _search_parts(
         self, parts: Sequence[Part], config: SearchConfig
     ) -> dict[Part, list[Translation]]:
-        lengths = [max(len(part.source), SHORT_SENTENCE) for part in parts]
+        shortest = max(SHORT_SENTENCE, config.min_length)
+        lengths = [max(len(part.source), shortest) for part in parts]
         batches = self._batches(lengths, config)
         find = sample if config.sampling else search
 

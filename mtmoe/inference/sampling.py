@@ -59,10 +59,9 @@ def sample(
             keep = (tokens[:, :, -1] != EOS).any(1).nonzero().squeeze(1)
             if keep.shape[0] < row.shape[0]:
                 row, tokens, totals = row[keep], tokens[keep], totals[keep]
-                hypotheses = keep.unsqueeze(1) * K + torch.arange(K, device=keep.device)
-                cache.select_target(hypotheses.flatten())
-                cache.select_memory(keep)
-                memory = memory.select(keep)
+                if keep.numel():
+                    cache.select_sentences(keep)
+                    memory = memory.select(keep)
     return finished.read_out(config.num_best)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -13,65 +15,85 @@ from mtmoe.parallel.collectives import sum_gradient
 from mtmoe.parallel.fitting import divisors, multiples_near
 from mtmoe.parallel.mesh import ONE_RANK, Axis
 
-GROWTH = 32  # positions that a cache gets more room for at a time
+GROWTH = 32  # positions, at least, that a cache gets more room for at a time
 
 
-class AttentionCache:
-    """Keys and values of one attention that later positions will read, (B, H, S, D / H) each.
+class TargetCache:
+    """Keys and values of the target so far, as `attend` reads them: (B, H, S * K, d), d = D / H.
 
-    Both lie in memory with room for some more positions, and a second piece of memory takes what
-    `select` keeps, so that a step allocates nothing. For inference: gradients do not pass.
+    K hypotheses of a sentence lie in K slots side by side: position s of slot k is row s * K + k.
+    Which slots a hypothesis goes back over, `DecoderCache` knows. Both tensors have room for some
+    more positions, so that most steps allocate nothing. For inference: gradients do not pass.
+
+    Args:
+        width: K.
     """
 
-    def __init__(self) -> None:
-        self._key, self._value = _Positions(), _Positions()
+    def __init__(self, width: int = 1) -> None:
+        self.width = width
+        self._key, self._value = _Positions(width), _Positions(width)
 
     @property
-    def key(self) -> Tensor | None:
-        """The keys so far; None: none."""
-        return self._key.filled
+    def num_rows(self) -> int:
+        """B; 0 before the first position."""
+        return self._key.num_rows
 
-    @property
-    def value(self) -> Tensor | None:
-        """The values so far; None: none."""
-        return self._value.filled
+    def append(self, key: Tensor, value: Tensor, num_sentences: int) -> tuple[Tensor, Tensor]:
+        """Add positions of K' hypotheses a sentence, (B * K', H, S', d) each; returns all so far.
 
-    def append(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Add new positions; returns all keys and values so far."""
-        return self._key.append(key), self._value.append(value)
+        K' is the width, or below it in the first call, which fills the first slots. With a width
+        of 1, each hypothesis counts as a sentence.
+        """
+        B = key.shape[0] if self.width == 1 else num_sentences
+        return self._key.append(key, B), self._value.append(value, B)
 
     def select(self, rows: Tensor) -> None:
-        """Keep the sentences (or hypotheses) `rows`, (B',) int64, in that order."""
+        """Keep the sentences (or, with a width of 1, hypotheses) `rows`, (B',), in that order."""
         self._key.select(rows)
         self._value.select(rows)
 
 
-class _Positions:
-    """A (B, H, S, d) tensor that grows along S."""
+@dataclass
+class MemoryCache:
+    """Keys and values of the source, (B, H, S, d) each; None before the first step."""
 
-    def __init__(self) -> None:
-        self._memory: Tensor | None = None  # (B, H, S + room, d)
-        self._spare: Tensor | None = None  # as large, at least
-        self._length = 0
+    key: Tensor | None = None
+    value: Tensor | None = None
+
+    def select(self, rows: Tensor) -> None:
+        """Keep the sentences `rows`, (B',) int64, in that order."""
+        if self.key is not None and self.value is not None:
+            self.key, self.value = self.key.index_select(0, rows), self.value.index_select(0, rows)
+
+
+class _Positions:
+    """A (B, H, S, K, d) tensor that grows along S."""
+
+    def __init__(self, width: int) -> None:
+        self._width, self._length = width, 0
+        self._memory: Tensor | None = None  # (B, H, S + room, K, d)
+        self._spare: Tensor | None = None  # as large, at least: takes what `select` keeps
 
     @property
-    def filled(self) -> Tensor | None:
-        return None if self._memory is None else self._memory[:, :, : self._length]
+    def num_rows(self) -> int:
+        return 0 if self._memory is None else self._memory.shape[0]
 
-    def append(self, new: Tensor) -> Tensor:
-        start, self._length = self._length, self._length + new.shape[2]
-        if self._memory is None and new.shape[2] > 1:
-            self._memory = new  # a source: nothing will follow
-            return new
+    def append(self, new: Tensor, B: int) -> Tensor:
+        start, K = self._length, self._width
+        new = new.view(B, -1, *new.shape[1:]).permute(0, 2, 3, 1, 4)  # (B, H, S', K', d)
+        self._length += new.shape[2]
         if self._memory is None or self._memory.shape[2] < self._length:
             self._grow(new, start)
         assert self._memory is not None
-        self._memory[:, :, start : self._length] = new
-        return self._memory[:, :, : self._length]
+        self._memory[:, :, start : self._length, : new.shape[3]] = new
+        if new.shape[3] < K:  # numbers, even where nobody looks
+            self._memory[:, :, start : self._length, new.shape[3] :] = 0
+        return self._memory[:, :, : self._length].flatten(2, 3)
 
     def _grow(self, new: Tensor, length: int) -> None:
-        B, H, S, d = new.shape
-        larger = new.new_empty(B, H, length + S + GROWTH, d)
+        B, H, S, _, d = new.shape
+        room = length + S + max(GROWTH, length // 2)
+        larger = new.new_empty(B, H, room, self._width, d)
         if self._memory is not None:
             larger[:, :, :length] = self._memory[:, :, :length]
         self._memory, self._spare = larger, None
@@ -113,44 +135,65 @@ class Attention(nn.Module):
         self.key = ColumnLinear(D, D, learns_bias=False)
         self.value = ColumnLinear(D, D)
         self.out = RowLinear(D, D, tensor_axis)
+        self.joint: nn.Module | None = None  # in inference: all maps that read the same, as one
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, (B, H, S, D / H) each, of `x`, (B, S, D)."""
+        if self.joint is not None:
+            query, key, value = self._split_heads(self.joint(x)).chunk(3, 1)
+            return query, key, value
+        return self.project_query(x), *self.project_memory(x)
+
+    def project_query(self, x: Tensor) -> Tensor:
+        """Queries, (B, H, S, D / H), of `x`, (B, S, D)."""
+        return self._split_heads(self.query(sum_gradient(x, self.axis)))
 
     def project_memory(self, memory: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values, (B, H, S, D / H) each, of `memory`, (B, S, D)."""
+        if self.joint is not None:
+            key, value = self._split_heads(self.joint(memory)).chunk(2, 1)
+            return key, value
         memory = sum_gradient(memory, self.axis)
         return self._split_heads(self.key(memory)), self._split_heads(self.value(memory))
 
     def forward(
         self,
-        x: Tensor,
+        query: Tensor,
         key: Tensor,
         value: Tensor,
         visible: Tensor | None = None,
         is_causal: bool = False,
     ) -> Tensor:
-        """Attend from `x` to keys and values.
+        """Attend from queries to keys and values.
 
         Args:
-            x: (B, S_q, D).
+            query: (B, H, S_q, D / H).
             key: (B, H, S_k, D / H), as `value`.
-            visible: bool, broadcastable to (B, H, S_q, S_k), True where attention is allowed;
-                None: everywhere.
+            visible: broadcastable to (B, H, S_q, S_k): bool, True where attention is allowed; or of
+                the dtype of `query`, added to the scores. None: everywhere. It may have more
+                positions than the keys, in which nothing is visible.
             is_causal: position q sees keys 0 to q only; not together with `visible`.
 
         Returns:
             (B, S_q, D)
         """
+        num_queries = query.shape[2]
+        if visible is not None and visible.shape[-1] > key.shape[2]:
+            is_of_keys = num_queries == key.shape[2]  # one row alone is summed in another order
+            key, value = (pad_positions(x, visible.shape[-1]) for x in (key, value))
+            query = pad_positions(query, visible.shape[-1]) if is_of_keys else query
         dropout = self.dropout if self.training else 0.0
-        heads = F.scaled_dot_product_attention(
-            self._split_heads(self.query(sum_gradient(x, self.axis))),
-            key,
-            value,
-            visible,
-            dropout,
-            is_causal,
-        )
+        heads = F.scaled_dot_product_attention(query, key, value, visible, dropout, is_causal)
+        heads = heads[:, :, :num_queries]
         out: Tensor = self.out(heads.transpose(1, 2).flatten(2))
         return out
 
     def _split_heads(self, x: Tensor) -> Tensor:
         B, S, width = x.shape
         return x.view(B, S, width // self.head_dim, self.head_dim).transpose(1, 2)
+
+
+def pad_positions(x: Tensor, num_positions: int) -> Tensor:
+    """(B, H, S, d) with zeros behind, to `num_positions`."""
+    missing = num_positions - x.shape[2]
+    return x if missing == 0 else F.pad(x, (0, 0, 0, missing))

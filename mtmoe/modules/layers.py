@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mtmoe.config import ChooseBy, TransformerConfig
-from mtmoe.modules.attention import Attention, AttentionCache
+from mtmoe.modules.attention import Attention, MemoryCache, TargetCache, pad_positions
 from mtmoe.modules.experts import FeedForward
 from mtmoe.modules.moe_layer import MoELayer
 from mtmoe.modules.router import Routing
@@ -55,7 +55,7 @@ class FeedForwardBlock(nn.Module):
         if self.is_moe:
             y, routing = self.ffn(self.norm(x), tokens, key)
         else:
-            y = self.ffn(self.norm(x))
+            y = tokens.map_real(self.ffn, self.norm(x))
         return x + F.dropout(y, self.dropout, self.training), routing
 
 
@@ -73,8 +73,7 @@ class EncoderLayer(nn.Module):
         self, x: Tensor, tokens: Tokens, key: RouterKey | None
     ) -> tuple[Tensor, Routing | None]:
         """(B, S, D) to the same, and the routing of an MoE layer."""
-        normed = self.attention_norm(x)
-        y = self.attention(normed, *self.attention.project_memory(normed), tokens.visible)
+        y = self.attention(*self.attention.project(self.attention_norm(x)), tokens.visible)
         x = x + F.dropout(y, self.dropout, self.training)
         out: tuple[Tensor, Routing | None] = self.feed_forward(x, tokens, key)
         return out
@@ -84,8 +83,9 @@ class EncoderLayer(nn.Module):
 class LayerCache:
     """What one decoder layer keeps between positions."""
 
-    target: AttentionCache = field(default_factory=AttentionCache)
-    memory: AttentionCache = field(default_factory=AttentionCache)
+    target: TargetCache = field(default_factory=TargetCache)
+    memory: MemoryCache = field(default_factory=MemoryCache)
+    visible: Tensor | None = None  # (B, 1, K, S * K) added to scores: which slots each one reads
 
 
 class DecoderLayer(nn.Module):
@@ -114,21 +114,26 @@ class DecoderLayer(nn.Module):
         With a cache, `x` holds the positions after those that the cache has seen. Several rows of
         `x` may share a row of `memory`: those of one sentence's hypotheses, side by side.
         """
-        x = x + F.dropout(self._attend_target(x, cache), self.dropout, self.training)
+        y = self._attend_target(x, memory.shape[0], cache)
+        x = x + F.dropout(y, self.dropout, self.training)
         y = self._attend_source(x, memory, source, cache)
         x = x + F.dropout(y, self.dropout, self.training)
         out: tuple[Tensor, Routing | None] = self.feed_forward(x, tokens, key)
         return out
 
-    def _attend_target(self, x: Tensor, cache: LayerCache | None) -> Tensor:
-        normed = self.attention_norm(x)
-        key, value = self.attention.project_memory(normed)
+    def _attend_target(self, x: Tensor, num_sentences: int, cache: LayerCache | None) -> Tensor:
+        query, key, value = self.attention.project(self.attention_norm(x))  # (B * K, H, S, D / H)
+        visible, is_first = None, cache is None or cache.target.num_rows == 0
         if cache is not None:
-            is_first = cache.target.key is None
-            assert is_first or x.shape[1] == 1, "after the first call, one position at a time"
-            key, value = cache.target.append(key, value)
-        out: Tensor = self.attention(normed, key, value, is_causal=x.shape[1] > 1)
-        return out
+            all_keys = cache.target.append(key, value, num_sentences)
+            if not is_first:
+                assert x.shape[1] == 1, "after the first call, one position at a time"
+                key, value = all_keys
+                visible, query = cache.visible, _side_by_side(query, key.shape[0])
+        out: Tensor = self.attention(
+            query, key, value, visible, is_causal=is_first and x.shape[1] > 1
+        )
+        return out.view(x.shape)
 
     def _attend_source(
         self, x: Tensor, memory: Tensor, source: Tokens, cache: LayerCache | None
@@ -137,13 +142,21 @@ class DecoderLayer(nn.Module):
         if cache is None:
             key, value = attention.project_memory(memory)
         else:
-            if cache.memory.key is None:
-                cache.memory.append(*attention.project_memory(memory))
-            assert cache.memory.key is not None
-            assert cache.memory.value is not None
-            key, value = cache.memory.key, cache.memory.value
+            kept = cache.memory
+            if kept.key is None or kept.value is None:
+                length = memory.shape[1] if source.visible is None else source.visible.shape[-1]
+                kept.key, kept.value = (
+                    pad_positions(x, length) for x in attention.project_memory(memory)
+                )
+            key, value = kept.key, kept.value
         B, (rows, S, D) = key.shape[0], x.shape
         per_sentence = max(rows // max(B, 1), 1)  # hypotheses of one: queries of one row
         normed = self.cross_norm(x).view(B, per_sentence * S, D)
-        out: Tensor = attention(normed, key, value, source.visible).view(x.shape)
+        query = attention.project_query(normed)
+        out: Tensor = attention(query, key, value, source.visible).view(x.shape)
         return out
+
+
+def _side_by_side(query: Tensor, num_sentences: int) -> Tensor:
+    """(B * K, H, 1, d) queries of hypotheses to (B, H, K, d)."""
+    return query.view(num_sentences, -1, *query.shape[1::2]).transpose(1, 2)

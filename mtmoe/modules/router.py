@@ -81,6 +81,7 @@ class Router(nn.Module):
         shape = (sides, num_languages, embed_dim)
         self.language = nn.Parameter(torch.empty(shape)) if reads else None
         has_bias = config.bias_update_rate > 0 and choose_by is ChooseBy.token
+        self.fixed: nn.Module | None = None  # in inference: `weight` laid out for products
         self.register_buffer("choice_bias", torch.zeros(config.num_experts) if has_bias else None)
 
     def forward(
@@ -104,6 +105,8 @@ class Router(nn.Module):
         """
         with torch.autocast(x.device.type, enabled=False):
             read = self._read(x, tokens, generator)
+            if self.fixed is not None:
+                return self._route_fixed(self.fixed(read), tokens, generator, backend)
             by_expert = at_least_float32(self.weight) @ read.t()  # (E, T): a CPU's softmax is ten
             if tokens.real is not None and tokens.real.shape[0] < by_expert.shape[1]:
                 by_expert = by_expert.index_select(1, tokens.real)
@@ -111,6 +114,21 @@ class Router(nn.Module):
             if self.choose_by is ChooseBy.expert:
                 return self._let_experts_choose(scores, probs, tokens)
             return self._let_tokens_choose(scores, probs, generator, backend)
+
+    def _route_fixed(
+        self,
+        scores: Tensor,
+        tokens: Tokens,
+        generator: torch.Generator | None,
+        backend: Backend,
+    ) -> Routing:
+        """In inference: a softmax over rows, which does not depend on how many there are."""
+        if tokens.real is not None and tokens.real.shape[0] < scores.shape[0]:
+            scores = scores.index_select(0, tokens.real)
+        probs = scores.softmax(1)
+        if self.choose_by is ChooseBy.expert:
+            return self._let_experts_choose(scores, probs, tokens)
+        return self._let_tokens_choose(scores, probs, generator, backend)
 
     @property
     def reads_only_tokens(self) -> bool:
@@ -157,7 +175,8 @@ class Router(nn.Module):
         wanted = self._sample(chosen, generator)
         slot = self._decided(self._slots(expert, probs, wanted, generator, backend))
         weight = self._mask_outputs(weight, generator)
-        loss = balance_loss(probs, expert[:, 0])
+        is_measured = not torch.is_inference_mode_enabled()
+        loss = balance_loss(probs, expert[:, 0]) if is_measured else _zero()
         return Routing(expert, slot, weight, probs, loss, self._z_loss(scores))
 
     def _let_experts_choose(self, scores: Tensor, probs: Tensor, tokens: Tokens) -> Routing:

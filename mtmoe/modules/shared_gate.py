@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mtmoe.config import SharedMode, TransformerConfig
@@ -27,6 +28,7 @@ class SharedGate(nn.Module):
         self.is_conditional = config.shared_mode is SharedMode.conditional
         self.budget, self.dropout = config.gate_budget, config.gate_dropout
         self.score = nn.Linear(config.embed_dim, 1 if self.is_conditional else 2)
+        self.fixed: nn.Module | None = None  # in inference: `score` laid out for products
 
     def forward(self, x: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """The shares for `x`, (T, D).
@@ -38,6 +40,8 @@ class SharedGate(nn.Module):
             (T, 2) float32 shares of experts and shared network, which sum to 1; and the budget
             loss, () float32, which is 0 for `mixed`.
         """
+        if self.fixed is not None:
+            return self._share_fixed(self.fixed(x))
         with torch.autocast(x.device.type, enabled=False):
             weight, bias = map(at_least_float32, (self.score.weight, self.score.bias))
             scores = at_least_float32(x) @ weight.t() + bias  # (T, 1 or 2)
@@ -46,6 +50,12 @@ class SharedGate(nn.Module):
             gate = self._shut_some(scores.sigmoid(), generator)  # (T, 1)
             loss = budget_loss(gate.squeeze(1), self.budget)
             return torch.cat([gate, 1 - gate], dim=1), loss
+
+    def _share_fixed(self, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """In inference: softmax over rows, which does not depend on how many there are."""
+        if self.is_conditional:  # the sigmoid of the score is the softmax of the score and 0
+            scores = F.pad(scores, (0, 1))
+        return scores.softmax(-1), scores.new_zeros(())
 
     def _shut_some(self, gate: Tensor, generator: torch.Generator | None) -> Tensor:
         if not self.training or self.dropout == 0:

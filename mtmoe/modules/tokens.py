@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+KEYS = 16  # float32 numbers that a CPU takes at a time
 
 
 @dataclass(frozen=True)
@@ -13,19 +17,27 @@ class Tokens:
     """The real tokens of a (B, S) batch, in the forms that attention and routing need."""
 
     shape: tuple[int, int]  # (B, S)
-    visible: Tensor | None = None  # (B, 1, 1, S) bool for attention; None if all are real
+    visible: Tensor | None = None  # (B, 1, 1, S or more) bool for attention; None: all are real
     real: Tensor | None = None  # (T,) int64 flat positions b * S + s; None if all are real
     languages: Tensor | None = None  # (B, 2) int64 source and target, for routers that read them
 
     @staticmethod
     def of(ids: Tensor, padding: int, languages: Tensor | None = None) -> Tokens:
-        """The tokens of `ids`, (B, S) int64, that hold `padding` where none is."""
+        """The tokens of `ids`, (B, S) int64, that hold `padding` where none is.
+
+        In inference, attention sees a multiple of `KEYS` positions: how the numbers of a sentence
+        are summed then does not depend on the longest sentence beside it.
+        """
         shape = (ids.shape[0], ids.shape[1])
-        is_real = ids != padding
-        if bool(is_real.all()):
+        is_real, num_more = ids != padding, 0
+        if torch.is_inference_mode_enabled():
+            num_more = -shape[1] % KEYS
+        is_whole = bool(is_real.all())
+        if is_whole and num_more == 0:
             return Tokens(shape, languages=languages)
-        flat = is_real.flatten().nonzero().squeeze(1)
-        return Tokens(shape, is_real[:, None, None, :], flat, languages)
+        visible = F.pad(is_real, (0, num_more), value=False)[:, None, None, :]
+        flat = None if is_whole else is_real.flatten().nonzero().squeeze(1)
+        return Tokens(shape, visible, flat, languages)
 
     def __len__(self) -> int:
         """T."""
@@ -48,6 +60,12 @@ class Tokens:
         """(B, S, D) to the (T, D) real tokens."""
         flat = x.reshape(-1, x.shape[-1])
         return flat if self.real is None else flat.index_select(0, self.real)
+
+    def map_real(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """`function` of each position of `x`, (B, S, D); in inference, of the real ones only."""
+        if self.real is None or not torch.is_inference_mode_enabled():
+            return function(x)
+        return self.scatter(function(self.gather(x)))
 
     def scatter(self, y: Tensor) -> Tensor:
         """(T, D) to (B, S, D), 0 at padding."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mtmoe.config import CheckpointActivations, ChooseBy, TransformerConfig, Zero
 from mtmoe.errors import ConfigError
+from mtmoe.modules.attention import TargetCache
 from mtmoe.modules.embedding import VocabularyEmbedding
 from mtmoe.modules.experts import Experts
 from mtmoe.modules.initialise import initialise
@@ -40,25 +41,62 @@ class Memory:
 
 @dataclass
 class DecoderCache:
-    """What decoding position by position keeps; `length` positions have been seen."""
+    """What decoding position by position keeps; `length` positions have been seen.
+
+    With a width of K > 1, K hypotheses of a sentence share K slots a position, and one that goes on
+    from another only notes which slots it has to read: nothing is copied. With a width of 1, each
+    hypothesis has a row of its own.
+    """
 
     layers: list[LayerCache]
+    width: int = 1
     length: int = 0
+    slots: Tensor | None = None  # (B, K, S) int64: the slot of each position; width above 1
 
     def select(self, rows: Tensor) -> None:
-        """Keep the hypotheses `rows`, (B',) int64, in that order."""
-        self.select_target(rows)
-        self.select_memory(rows)
-
-    def select_target(self, rows: Tensor) -> None:
-        """What is kept of the target, which has a row for each hypothesis."""
+        """Keep the hypotheses `rows`, (B',) int64, in that order; for a width of 1."""
         for layer in self.layers:
             layer.target.select(rows)
-
-    def select_memory(self, rows: Tensor) -> None:
-        """What is kept of the source, which has a row for each sentence."""
-        for layer in self.layers:
             layer.memory.select(rows)
+
+    def follow(self, parent: Tensor) -> None:
+        """Let hypothesis k of each sentence go on from its `parent[:, k]`, (B, K) int64."""
+        if self.slots is not None:
+            index = parent.unsqueeze(2).expand(-1, -1, self.slots.shape[2])
+            self.slots = self.slots.gather(1, index)
+            return
+        before = self.layers[0].target.num_rows // parent.shape[0]
+        first = torch.arange(parent.shape[0], device=parent.device) * before
+        for layer in self.layers:
+            layer.target.select((first.unsqueeze(1) + parent).flatten())
+
+    def select_sentences(self, rows: Tensor) -> None:
+        """Keep the sentences `rows`, (B',) int64, in that order."""
+        target, memory = self.layers[0].target, self.layers[0].memory
+        assert memory.key is not None, "nothing has been decoded"
+        per_sentence = target.num_rows // memory.key.shape[0]
+        place = torch.arange(per_sentence, device=rows.device)
+        target_rows = (rows.unsqueeze(1) * per_sentence + place).flatten()
+        for layer in self.layers:
+            layer.target.select(target_rows)
+            layer.memory.select(rows)
+        if self.slots is not None:
+            self.slots = self.slots.index_select(0, rows)
+
+    def advance(self, target: Tensor, memory: Memory) -> None:
+        """Make room in `slots` for `target`, (B * K, S'), the next positions."""
+        num_rows, num_positions = target.shape
+        self.length += num_positions
+        if self.width == 1:
+            return
+        states = memory.states
+        B, slot = states.shape[0], torch.arange(self.width, device=states.device)
+        own = slot[: num_rows // B].view(1, -1, 1).expand(B, -1, num_positions)
+        self.slots = own if self.slots is None else torch.cat([self.slots, own], 2)
+        is_read = (self.slots.unsqueeze(3) == slot).flatten(2).unsqueeze(1)  # (B, 1, K, S * width)
+        hidden = states.new_zeros(is_read.shape).masked_fill_(~is_read, float("-inf"))
+        for layer in self.layers:
+            layer.visible = hidden
 
 
 @dataclass(frozen=True)
@@ -113,12 +151,13 @@ class Transformer(nn.Module):
         self.decoder_norm = nn.LayerNorm(config.embed_dim)
         if config.checkpoint_activations is not CheckpointActivations.none:
             self._keep_no_buffers()
-        table = self._position_table()
+        table = self.position_table()
         self.register_buffer("positions", table, persistent=False)
         if seed is not None:
             initialise(self, seed)
 
-    def _position_table(self) -> Tensor:
+    def position_table(self) -> Tensor:
+        """(max_positions, D) float32: what is added to the embeddings."""
         config = self.config
         first, last = config.first_position, config.first_position + config.max_positions
         return sinusoidal_positions(last, config.embed_dim)[first:]
@@ -131,7 +170,7 @@ class Transformer(nn.Module):
         parallelize(self, [*self.encoder, *self.decoder], self.mesh, zero)
         self.to_empty(device=device)
         config = self.config
-        self.positions.copy_(self._position_table())
+        self.positions.copy_(self.position_table())
         for name in config.moe_layer_names:
             bias = self.get_submodule(f"{name}.feed_forward.ffn.router").choice_bias
             if isinstance(bias, Tensor):
@@ -182,6 +221,8 @@ class Transformer(nn.Module):
     ) -> Output:
         """Decode `target`, (B, S') int64; with a cache, the positions that it has not seen yet."""
         start = cache.length if cache else 0
+        if cache:
+            cache.advance(target, memory)
         tokens = self._target_tokens(target, memory, is_whole=cache is None)
         x = self._embed(target, self.positions[start : start + target.shape[1]])
         routings = []
@@ -190,8 +231,6 @@ class Transformer(nn.Module):
             args = (x, tokens, memory.states, memory.tokens, key, layer_cache)
             x, routing = self._run(layer, *args)
             routings.append(routing)
-        if cache:
-            cache.length += target.shape[1]
         return Output(self.decoder_norm(x), tuple(r for r in routings if r is not None))
 
     def _run(self, layer: nn.Module, *args: Any) -> tuple[Tensor, Routing | None]:
@@ -216,9 +255,9 @@ class Transformer(nn.Module):
             return Tokens.of(target, self.padding, languages)
         return Tokens((target.shape[0], target.shape[1]), languages=languages)
 
-    def new_cache(self) -> DecoderCache:
-        """An empty cache for `decode`."""
-        return DecoderCache([LayerCache() for _ in self.decoder])
+    def new_cache(self, width: int = 1) -> DecoderCache:
+        """An empty cache for `decode`, with `width` slots for the hypotheses of a sentence."""
+        return DecoderCache([LayerCache(TargetCache(width)) for _ in self.decoder], width)
 
     def project(self, states: Tensor) -> Tensor:
         """Logits of decoder states (..., D): see `VocabularyEmbedding.project`."""

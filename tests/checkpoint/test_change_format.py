@@ -64,7 +64,8 @@ def test_there_and_back_is_the_same(tmp_path, capsys):
     assert {path.name for path in tmp_path.iterdir()} == {"a.pt", "b", "c.pt"}
     lines = ["Save the file.", "Close all windows!"]
     translations = [
-        Translator.load(tmp_path / name).translate(lines, "en", "de") for name in ("a.pt", "b")
+        Translator.from_checkpoint(tmp_path / name).translate(lines, "en", "de")
+        for name in ("a.pt", "b")
     ]
     assert translations[0] == translations[1]
     assert capsys.readouterr().out == f"{tmp_path / 'b'}\n{tmp_path / 'c.pt'}\n"

@@ -52,7 +52,7 @@ def test_each_line_has_its_answer_between_its_neighbours(run: Run, model: str) -
     data = b"".join(KNOWN.encode() + b"\n" + line + b"\r\n" for line in HOSTILE.values())
     code, out, _ = run(*GREEDY, text=data + KNOWN.encode())
     found = answers(out)
-    known = Translator.load(model).translate([KNOWN], "en", "de", beam=1)
+    known = Translator.from_checkpoint(model).translate([KNOWN], "en", "de", beam=1)
     assert (code, len(found)) == (0, 2 * len(HOSTILE) + 1)
     assert found[::2] == known * (len(HOSTILE) + 1)
     assert not set("\0\r\x85\u2028\u2029\x1b") & set("".join(found))
@@ -175,7 +175,7 @@ def test_who_types_a_line_gets_its_translation_and_ctrl_c_ends(
     process, terminal = typed
     read_until(terminal, "Ctrl-D ends.")
     for line in (KNOWN, "Open"):
-        wanted = Translator.load(model).translate([line], "en", "de", beam=1)[0]
+        wanted = Translator.from_checkpoint(model).translate([line], "en", "de", beam=1)[0]
         os.write(terminal, f"{line}\n".encode())
         read_until(terminal, f"{line}\r\n{wanted}\r\n")
     os.write(terminal, b"\x03")

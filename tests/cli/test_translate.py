@@ -17,7 +17,7 @@ from tests.cli.conftest import LAST, TEXT, Run
 
 
 def expected(model: str, lines: list[str], source: str, target: str, **options: float) -> str:
-    found = Translator.load(model).translate(lines, source, target, **options)
+    found = Translator.from_checkpoint(model).translate(lines, source, target, **options)
     return "".join(f"{line}\n" for line in found)
 
 
@@ -29,13 +29,13 @@ def test_line_in_line_out_and_nothing_else(run: Run, model: str) -> None:
 
 def test_options_reach_the_search(run: Run, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     threads: list[tuple[int, ...]] = []
-    load = Translator.load
-    monkeypatch.setattr(Translator, "load", lambda *a: threads.append(a[2:]) or load(*a))
+    load = Translator.from_checkpoint
+    monkeypatch.setattr(Translator, "from_checkpoint", lambda *a: threads.append(a[2:]) or load(*a))
     options = ("--beam", "3", "--length-penalty", "0.5", "--max-tokens", "30", "--threads", "1")
     found = run("--source-lang", "fr", "--target-lang", "en", *options)
     wanted = expected(model, ["Save", "", LAST], "fr", "en", beam=3, length_penalty=0.5)
     assert found == (0, wanted, "")
-    assert threads[0] == (1,)
+    assert threads[0] == ("float32", 1, None)
 
 
 def test_an_input_without_lines_gives_none(run: Run) -> None:
@@ -187,7 +187,7 @@ def test_scores_and_n_best_lists_are_columns(run: Run, model: str, tmp_path: Pat
     assert code == 0
     scores = (tmp_path / "o").read_text().split()
     requests = [Request(line, "en", "de") for line in TEXT.split("\n")[:3]]
-    wanted = Translator.load(model).score(requests, plain, SearchConfig())
+    wanted = Translator.from_checkpoint(model).score(requests, plain, SearchConfig())
     assert [float(s) for s in scores] == pytest.approx([t.score for t in wanted], abs=2e-6)
     assert float(scores[0]) < 0 == float(scores[1])
     (tmp_path / "t").write_text("a\n")

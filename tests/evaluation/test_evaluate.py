@@ -27,7 +27,7 @@ class FakeTranslator:
     asked: list[str]
 
     @classmethod
-    def load(cls, path: Path) -> FakeTranslator:
+    def from_checkpoint(cls, path: Path) -> FakeTranslator:
         cls.loaded.append(Path(path).stem)
         return cls()
 
@@ -49,7 +49,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("full", "pruned", "dense"):
         (tmp_path / f"{name}.pt").write_text(name)
     FakeTranslator.loaded, FakeTranslator.asked = [], []
-    monkeypatch.setattr(Translator, "load", FakeTranslator.load)
+    monkeypatch.setattr(Translator, "from_checkpoint", FakeTranslator.from_checkpoint)
     return tmp_path
 
 

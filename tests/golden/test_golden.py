@@ -9,7 +9,7 @@ from tests.toy_data import toy_sentences
 
 
 def test_an_old_checkpoint_gives_its_translations():
-    found = Translator.load(CHECKPOINT).translate(read_lines(SOURCE), "aa", "bb")
+    found = Translator.from_checkpoint(CHECKPOINT).translate(read_lines(SOURCE), "aa", "bb")
     assert found == read_lines(TRANSLATION)
 
 

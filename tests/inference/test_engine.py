@@ -19,7 +19,7 @@ LINES = [*TEXT, "", "   ", "File.", *TEXT[:3], "\t", "a b c d e"]
 
 @pytest.fixture(scope="module")
 def translator(tmp_path_factory: pytest.TempPathFactory) -> Translator:
-    return Translator.load(write_tiny_checkpoint(tmp_path_factory.mktemp("model")))
+    return Translator.from_checkpoint(write_tiny_checkpoint(tmp_path_factory.mktemp("model")))
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +122,7 @@ def test_unknown_languages_are_refused_with_the_known_ones(translator: Translato
 def test_the_source_language_is_the_only_one_or_english(tmp_path: Path) -> None:
     directions = ("de-en", "fr-en", "en-de", "fr-de", "fr-es")
     path = write_tiny_checkpoint(tmp_path, ("de", "en", "es", "fr", "it"), directions)
-    translator = Translator.load(path)
+    translator = Translator.from_checkpoint(path)
     assert translator.default_source("es") == "fr"
     assert translator.default_source("de") == "en"
     with pytest.raises(ConfigError, match=r"named to translate into 'en'.* Give one of de, fr"):
@@ -157,12 +157,12 @@ def test_one_line_is_not_taken_for_many(translator: Translator) -> None:
 
 def test_a_model_without_positions_for_a_sentence_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="max_positions of the checkpoint must be at least 16"):
-        Translator.load(write_tiny_checkpoint(tmp_path, max_positions=8))
+        Translator.from_checkpoint(write_tiny_checkpoint(tmp_path, max_positions=8))
 
 
 def test_a_missing_checkpoint_is_told(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"is not there: .*none\.pt"):
-        Translator.load(tmp_path / "none.pt")
+        Translator.from_checkpoint(tmp_path / "none.pt")
 
 
 def test_devices_that_are_not_there_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from tests.inference.tiny_model import write_tiny_checkpoint
 
 
 def make_translator(folder: Path, **config: object) -> RecordTranslator:
-    translator = Translator.load(write_tiny_checkpoint(folder, **config))
+    translator = Translator.from_checkpoint(write_tiny_checkpoint(folder, **config))
     return RecordTranslator(translator, SearchConfig(), Defaults("en", "de"))
 
 

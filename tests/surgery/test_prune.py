@@ -129,7 +129,7 @@ def test_command_reports_what_stayed_and_the_sizes(tmp_path):
 )
 def test_every_choice_leaves_a_model_that_translates(tmp_path, options):
     assert run_prune(tmp_path, "--total", "3,2", *options, moe_every=1) == 0
-    translator = Translator.load(tmp_path / "out.pt")
+    translator = Translator.from_checkpoint(tmp_path / "out.pt")
     numbers = load_checkpoint(tmp_path / "out.pt").config.num_experts_by_layer
     assert (sum(numbers[:2]), sum(numbers[2:])) == (3, 2)
     assert len(translator.translate(["Save the file."], "en", "fr")) == 1

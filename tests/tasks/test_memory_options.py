@@ -32,7 +32,7 @@ def plain_weights(toy_data, tmp_path_factory):
 def test_activation_checkpointing_trains_the_same_weights(toy_data, tmp_path, plain_weights, mode):
     options = ["--checkpoint-activations", mode]
     assert_equal(weights_of(toy_data, tmp_path / "saving", *NOISY, *options), plain_weights)
-    translator = Translator.load(tmp_path / "saving" / "checkpoint_last.pt")
+    translator = Translator.from_checkpoint(tmp_path / "saving" / "checkpoint_last.pt")
     assert len(translator.translate(["abc ab", "j"], "aa", "bb", beam=2)) == 2
 
 

@@ -94,7 +94,7 @@ def test_interactive_translates_plain_text_as_the_command_does(
         options += ["--bpe", "sentencepiece", "--sentencepiece-model", model_file]
     code, out, error = call("fairseq-interactive", toy_data, *options, text=text.read_text())
     assert code == 0, error
-    translator = Translator.load(model)
+    translator = Translator.from_checkpoint(model)
     expected = translator.translate(LINES, source, target, beam=5)
     assert numbered(out) == numbered(out, "H") == expected
     assert any(" " in line for line in expected)
@@ -108,7 +108,7 @@ def test_generate_reads_the_kind_of_tags_from_the_checkpoint(toy_data, trained, 
     code, out, error = call("fairseq-generate", toy_data, *options, *LIMITS)
     assert code == 0, error
     sources = [line.removeprefix("__aa__").removeprefix("__bb__") for line in numbered(out, "S", 1)]
-    expected = Translator.load(trained(tags)).translate(sources, "aa", "bb", beam=5)
+    expected = Translator.from_checkpoint(trained(tags)).translate(sources, "aa", "bb", beam=5)
     equal = sum(map(str.__eq__, numbered(out), expected))
     assert equal >= 0.9 * len(expected), (numbered(out), expected)
 

@@ -66,9 +66,9 @@ def test_all_names_share_one_folder_and_it_translates_alone(resumed):
     try:
         assert (alone / BOOKKEEPING).is_file()
         for path in (alone, alone / BOOKKEEPING):
-            assert Translator.load(path).translate(["abc"], "aa", "bb")
+            assert Translator.from_checkpoint(path).translate(["abc"], "aa", "bb")
         with pytest.raises(CheckpointError, match="must be a whole folder of a checkpoint"):
-            Translator.load(resumed / "checkpoint_last.pt")
+            Translator.from_checkpoint(resumed / "checkpoint_last.pt")
     finally:
         alone.rename(folder)
 

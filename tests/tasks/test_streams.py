@@ -214,7 +214,7 @@ def test_training_on_all_tasks_resumes_exactly_within_and_between_epochs(folder,
     for task, asked in (("denoising", 0.2), ("title", 0.1)):
         found = sum(share for name, share in shares.items() if name.startswith(task))
         assert found == pytest.approx(asked, rel=0.1)
-    translator = Translator.load(tmp_path / "parts" / "checkpoint_last.pt")
+    translator = Translator.from_checkpoint(tmp_path / "parts" / "checkpoint_last.pt")
     assert len(translator.translate(["abc ab", "j"], "aa", "bb", beam=2)) == 2
 
 

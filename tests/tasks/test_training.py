@@ -85,7 +85,7 @@ def test_every_routing_method_trains_and_its_checkpoint_translates(toy_data, tmp
     options = ["--max-update", "20", "--directions", "aa-bb", *METHODS[method]]
     state = train(toy_data, tmp_path / "run", *options)
     assert state["extra_state"]["val_loss"] < 6.5  # bits a token; an untrained model has 7
-    translator = Translator.load(tmp_path / "run" / "checkpoint_last.pt")
+    translator = Translator.from_checkpoint(tmp_path / "run" / "checkpoint_last.pt")
     assert len(translator.translate(["abc ab", "j"], "aa", "bb", beam=2)) == 2
 
 

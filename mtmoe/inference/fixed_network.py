@@ -1,0 +1,143 @@
+"""The parts of the network that hold weights, as `weights.fix_weights` puts them in."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mtmoe.config import Activation, WeightType
+from mtmoe.inference.expert_memory import ExpertMemory
+from mtmoe.modules.embedding import VocabularyEmbedding
+from mtmoe.modules.experts import Experts, FeedForward
+from mtmoe.modules.router import Routing
+from mtmoe.ops.backend import Backend
+from mtmoe.ops.expert_ffn import activate
+from mtmoe.ops.fixed_linear import FixedLinear, quantize_rows
+
+VOCABULARY_MULTIPLE = 64  # `inference.top` looks at so many symbols together
+
+
+def fix_linear(linear: nn.Linear, kind: WeightType, has_relu: bool = False) -> FixedLinear:
+    """The same map as `linear`."""
+    return FixedLinear(linear.weight, linear.bias, kind, has_relu)
+
+
+class FixedFeedForward(nn.Module):
+    """A `FeedForward`, or one expert."""
+
+    def __init__(
+        self,
+        fc_in: FixedLinear,
+        fc_out: FixedLinear,
+        fc_gate: FixedLinear | None,
+        activation: Activation,
+    ) -> None:
+        super().__init__()
+        self.fc_in, self.fc_out, self.fc_gate = fc_in, fc_out, fc_gate
+        self.activation = activation
+
+    @staticmethod
+    def of(ffn: FeedForward, kind: WeightType) -> FixedFeedForward:
+        """The same function as `ffn`'s."""
+        gate = None if ffn.fc_gate is None else fix_linear(ffn.fc_gate, kind)
+        fc_in = fix_linear(ffn.fc_in, kind, ffn.activation is Activation.relu)
+        return FixedFeedForward(fc_in, fix_linear(ffn.fc_out, kind), gate, ffn.activation)
+
+    @property
+    def num_bytes(self) -> int:
+        """Of the weights."""
+        maps = (self.fc_in, self.fc_out, self.fc_gate)
+        return sum(linear.num_bytes for linear in maps if linear is not None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) to (..., D)."""
+        hidden = self.fc_in(x)
+        if self.activation is not Activation.relu:
+            gate = None if self.fc_gate is None else self.fc_gate(x)
+            hidden = activate(hidden, gate, self.activation)
+        out: Tensor = self.fc_out(hidden)
+        return out
+
+
+class FixedExperts(nn.Module):
+    """`Experts` on one rank, each laid out by itself.
+
+    Args:
+        memory: keeps those that have been used; the weights of the others stay where `experts` has
+            them: in the file, if that is mapped. None: all are laid out at once.
+    """
+
+    active_dropout = 0.0
+
+    def __init__(
+        self,
+        experts: Experts,
+        kind: WeightType,
+        memory: ExpertMemory[FixedFeedForward] | None = None,
+    ) -> None:
+        super().__init__()
+        self.kind, self.activation, self.memory = kind, experts.activation, memory
+        self._stacked = experts.weights.map(Tensor.detach)
+        self._fixed: list[FixedFeedForward] = []
+        if memory is None:
+            self._fixed = [self._lay_out(e) for e in range(self._stacked.w_in.shape[0])]
+            del self._stacked
+
+    def can_join(self, *_: object) -> bool:
+        """A shared network is computed beside the experts."""
+        return False
+
+    def forward(self, x: Tensor, routing: Routing, backend: Backend) -> Tensor:
+        """The (T, D) weighted sums of what each token's experts make of it; see `Experts`."""
+        order = backend.sort_by_expert(routing.expert, routing.slot, routing.probs.shape[1])
+        sizes = order.counts.tolist()
+        rows = torch.split(backend.permute(x, order), sizes)
+        outputs = [self._expert(e)(part) for e, part in enumerate(rows) if sizes[e]]
+        if not outputs:
+            return torch.zeros_like(x)
+        return backend.combine(torch.cat(outputs), routing.weight, order)
+
+    def _expert(self, number: int) -> FixedFeedForward:
+        if self.memory is None:
+            return self._fixed[number]
+        return self.memory.get((id(self), number), lambda: self._lay_out(number))
+
+    def _lay_out(self, number: int) -> FixedFeedForward:
+        w = self._stacked.map(lambda stack: stack[number])
+        is_relu = self.activation is Activation.relu
+        with torch.no_grad():
+            fc_in = FixedLinear(w.w_in.t(), w.b_in, self.kind, is_relu)
+            fc_gate = None if w.w_gate is None else FixedLinear(w.w_gate.t(), None, self.kind)
+            fc_out = FixedLinear(w.w_out.t(), w.b_out, self.kind)
+        return FixedFeedForward(fc_in, fc_out, fc_gate, self.activation)
+
+
+class FixedEmbedding(nn.Module):
+    """`VocabularyEmbedding` with a projection to a multiple of 64 symbols, which are never likely.
+
+    The table to read from is as precise as the projection.
+    """
+
+    def __init__(self, embedding: VocabularyEmbedding, kind: WeightType) -> None:
+        super().__init__()
+        table = embedding.weight.detach().float()
+        self.num_embeddings = table.shape[0]
+        self.scale: Tensor | None = None
+        if kind is WeightType.int8:
+            self.table, self.scale = quantize_rows(table)
+        else:
+            self.table = table.to(getattr(torch, kind), copy=True)
+        missing = -self.num_embeddings % VOCABULARY_MULTIPLE
+        bias = F.pad(table.new_zeros(self.num_embeddings), (0, missing), value=float("-inf"))
+        self.output = FixedLinear(F.pad(table, (0, 0, 0, missing)), bias, kind)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """(...) int64 to (..., D) float32."""
+        found = F.embedding(ids, self.table).float()
+        return found if self.scale is None else found * F.embedding(ids, self.scale)
+
+    def project(self, states: Tensor) -> Tensor:
+        """Logits of decoder states, (..., D) to (..., V'); -inf for those from V on."""
+        out: Tensor = self.output(states)
+        return out

@@ -1,0 +1,131 @@
+"""Linear maps for inference on a CPU: weights that are laid out once, for the fastest product.
+
+The definition is `F.linear`. All kinds take and give float32; they differ in the numbers that are
+multiplied. A row of the output depends on its own row of the input only, and not on how many others
+there are, in all bits; the libraries do not promise it, so the tests check it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mtmoe.config import WeightType
+
+FEWEST_ROWS = 4  # products of a single row sum in another order
+INT8_MAX = 127
+TINY = 1e-30
+MIDDLE = 128  # of the unsigned numbers that stand for signed ones
+
+
+class FixedLinear(nn.Module):
+    """x W' + b, and maybe its ReLU.
+
+    Args:
+        weight: (N, K) float32.
+        bias: (N,) float32, or None.
+        kind: of the numbers that are multiplied.
+        has_relu: whether negative outputs become 0.
+    """
+
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None, kind: WeightType, has_relu: bool = False
+    ) -> None:
+        super().__init__()
+        self.out_features, self.in_features = weight.shape
+        self.kind = kind
+        self._product = _PRODUCTS[kind](
+            weight.detach().float(),
+            None if bias is None else bias.detach().float().clone(),
+            has_relu,
+        )
+
+    @property
+    def num_bytes(self) -> int:
+        """Of the weights."""
+        size = {WeightType.float32: 4, WeightType.bfloat16: 2, WeightType.int8: 1}[self.kind]
+        return self.out_features * self.in_features * size
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., K) float32 to (..., N) float32."""
+        rows = x.reshape(-1, self.in_features)
+        M = rows.shape[0]
+        if M < FEWEST_ROWS:
+            rows = F.pad(rows, (0, 0, 0, FEWEST_ROWS - M))
+        return self._product(rows)[:M].view(*x.shape[:-1], self.out_features)
+
+
+def _float32_product(
+    weight: Tensor, bias: Tensor | None, has_relu: bool
+) -> Callable[[Tensor], Tensor]:
+    packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous())
+    multiply, after = torch.ops.mkldnn._linear_pointwise, "relu" if has_relu else "none"
+
+    def product(x: Tensor) -> Tensor:
+        out: Tensor = multiply(x, packed, bias, after, [], "")
+        return out
+
+    return product
+
+
+def _bfloat16_product(
+    weight: Tensor, bias: Tensor | None, has_relu: bool
+) -> Callable[[Tensor], Tensor]:
+    dtype = torch.bfloat16
+    packed = torch.ops.mkldnn._reorder_linear_weight(weight.to(dtype).contiguous())
+    multiply, after = torch.ops.mkldnn._linear_pointwise, "relu" if has_relu else "none"
+    rounded = None if bias is None else bias.to(dtype)
+
+    def product(x: Tensor) -> Tensor:
+        out: Tensor = multiply(x.to(dtype), packed, rounded, after, [], "").float()
+        return out
+
+    return product
+
+
+def _int8_product(
+    weight: Tensor, bias: Tensor | None, has_relu: bool
+) -> Callable[[Tensor], Tensor]:
+    """Each output's weights and each input row have a scale of their own; sums are exact.
+
+    CPUs multiply unsigned rows by signed weights. So rows are shifted to 1..255, and what that adds
+    to every sum, 128 times the sum of the weights, is taken off with the bias of the product.
+    """
+    rounded, scale = quantize_rows(weight)
+    packed = torch.ops.onednn.qlinear_prepack(rounded, None)
+    zero = torch.zeros(weight.shape[0], dtype=torch.int64)
+    output_scale = scale.flatten() / INT8_MAX
+    shift = -MIDDLE * rounded.sum(1).float() * output_scale
+    multiply, half_up = torch.ops.onednn.qlinear_pointwise, torch.tensor(MIDDLE + 0.5)
+
+    def product(x: Tensor) -> Tensor:
+        largest = _largest(x)
+        q = torch.addcmul(half_up, x, largest.reciprocal(), value=INT8_MAX).to(torch.uint8)
+        sums = multiply(
+            q, 1.0, 0, packed, output_scale, zero, shift, 1.0, 0, torch.float32, "none", [], ""
+        )
+        out = sums.mul_(largest) if bias is None else torch.addcmul(bias, sums, largest)
+        return out.relu_() if has_relu else out
+
+    return product
+
+
+def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
+    """(M, K) float32 to (M, K) int8 and (M, 1) float32 scales, whose product is about `x`."""
+    scale = _largest(x) / INT8_MAX
+    return (x / scale).round_().to(torch.int8), scale
+
+
+def _largest(x: Tensor) -> Tensor:
+    """(M, 1): the largest size of a number of each row; above 0, so that one can divide by it."""
+    return x.abs().amax(1, keepdim=True).clamp_(min=TINY)
+
+
+_PRODUCTS = {
+    WeightType.float32: _float32_product,
+    WeightType.bfloat16: _bfloat16_product,
+    WeightType.int8: _int8_product,
+}
