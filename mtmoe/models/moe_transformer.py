@@ -89,6 +89,12 @@ class MoeTransformer(BaseFairseqModel):
             return super().load_state_dict(state_dict, *args, **kwargs)
         return load_weights(self, state_dict)
 
+    def to(self, *args: Any, **kwargs: Any) -> Any:
+        """Move it, as fairseq does to a GPU, unless ZeRO keeps parameters in host memory."""
+        if self.transformer.mesh.has_host_parameters:
+            return self
+        return super().to(*args, **kwargs)
+
     @property
     def is_sharded(self) -> bool:
         """Whether several ranks hold the network."""
