@@ -145,6 +145,13 @@ class CheckpointFormat(Choice):
     sharded = "sharded"
 
 
+class AllToAll(Choice):
+    """How tokens travel between the ranks that own experts."""
+
+    flat = "flat"
+    hierarchical = "hierarchical"
+
+
 class TaskTokens(Choice):
     """Which tasks a token in the encoder names."""
 
@@ -446,10 +453,39 @@ class MeshConfig:
         "duplicate token dropping: the ranks of a tensor group send 1/tensor of the tokens each to "
         "the experts, not all of them the same",
     )
+    shard_tokens: bool = setting(
+        False,
+        "the ranks of a tensor group route 1/tensor of the tokens each: sends as little as "
+        "deduplicate_tokens, and keeps 1/tensor of what routing and dispatch keep",
+    )
+    whole_experts: bool = setting(
+        False,
+        "the ranks of a tensor group own different experts, whole, instead of slices of the same; "
+        "needs deduplicate_tokens or shard_tokens",
+    )
+    all_to_all: AllToAll = setting(
+        AllToAll.flat,
+        "tokens travel to their experts in one step (flat), or within a node and then between "
+        "nodes, in fewer and larger messages (hierarchical)",
+    )
+    parameter_location: StateLocation = setting(
+        StateLocation.device,
+        "where what ZeRO shards lies, gradients and optimizer state included: on the device, or in "
+        "main memory (host), brought to the device layer by layer; needs zero",
+    )
+    node_size: int = setting(0, "ranks of a node, for all_to_all hierarchical; 0: as torchrun says")
 
     def __post_init__(self) -> None:
         for name in ("expert_parallel_size", "tensor_parallel_size"):
             require(self, name, getattr(self, name) >= 1, "at least 1")
+        require(self, "node_size", self.node_size >= 0, "0 or above")
+        can_be_there = self.parameter_location is StateLocation.device or self.zero is not Zero.none
+        require(self, "parameter_location", can_be_there, "device without zero")
+        is_once = not (self.shard_tokens and self.deduplicate_tokens)
+        require(self, "shard_tokens", is_once, "off with deduplicate_tokens, which it includes")
+        is_shared_out = self.shard_tokens or self.deduplicate_tokens or not self.whole_experts
+        rule = "off without deduplicate_tokens or shard_tokens: experts would get each token twice"
+        require(self, "whole_experts", is_shared_out, rule)
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,12 @@ class MoeTransformer(BaseFairseqModel):
         assert folder is not None, "the checkpoint is sharded"
         read_weights(self, folder)
 
+    def to(self, *args: Any, **kwargs: Any) -> Any:
+        """Move it, as fairseq does to a GPU, unless ZeRO keeps parameters in host memory."""
+        if self.transformer.mesh.has_host_parameters:
+            return self
+        return super().to(*args, **kwargs)
+
     @property
     def is_sharded(self) -> bool:
         """Whether several ranks hold the network."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from mtmoe.config import Activation, TransformerConfig
 from mtmoe.errors import LayoutError
-from mtmoe.modules.expert_exchange import plan_exchange, return_rows, send_rows
+from mtmoe.modules.expert_exchange import plan_exchange, receive_rows, return_rows, send_rows
 from mtmoe.modules.linear import ColumnLinear, RowLinear
 from mtmoe.modules.router import Routing
 from mtmoe.ops.backend import Backend
@@ -65,7 +66,7 @@ class Experts(nn.Module):
     """E feed-forward networks whose weights are stacked: w_in (E, D, F), w_out (E, F, D).
 
     Args:
-        mesh: the ranks of its expert axis own E / size experts each, those of its tensor axis a
+        mesh: the ranks of its `owners` own E / size experts each, those of its `slices` a
             slice of each expert's hidden numbers. `mtmoe.parallel.plan` shards the parameters.
 
     Raises:
@@ -78,13 +79,14 @@ class Experts(nn.Module):
     def __init__(self, config: TransformerConfig, mesh: Mesh = ONE_PROCESS) -> None:
         super().__init__()
         E, D, F_ = config.router.num_experts, config.embed_dim, config.ffn_dim
-        if E % mesh.expert.size:
+        if E % mesh.owners.size:
+            sizes = "expert_parallel_size" + (" * tensor_parallel_size" if mesh.joint else "")
             raise LayoutError(
-                f"num_experts must be a multiple of expert_parallel_size ({mesh.expert.size}), "
-                f"but is {E}. Use {multiples_near(E, mesh.expert.size)} experts, or "
-                f"expert_parallel_size {divisors(E, 2 * mesh.expert.size)}."
+                f"num_experts must be a multiple of {sizes} ({mesh.owners.size}), "
+                f"but is {E}. Use {multiples_near(E, mesh.owners.size)} experts, or {sizes} "
+                f"{divisors(E, 2 * mesh.owners.size)}."
             )
-        _check_width(F_, mesh.tensor)
+        _check_width(F_, mesh.slices)
         self.mesh = mesh
         self.activation = config.activation
         self.w_in = nn.Parameter(torch.empty(E, D, F_))
@@ -101,7 +103,7 @@ class Experts(nn.Module):
         """All that the ops need, of this rank's slices of its L experts."""
         whole = ExpertWeights(self.w_in, self.b_in, self.w_out, self.b_out, self.w_gate)
         own = whole.map(local_part)
-        if self.mesh.tensor.rank == 0:
+        if self.mesh.slices.rank == 0:
             return own
         return own._replace(b_out=_OnFirstRank.apply(own.b_out))  # type: ignore[no-untyped-call]
 
@@ -115,7 +117,7 @@ class Experts(nn.Module):
 
         Few rows an expert are faster by `mtmoe.ops.cpu_padded`.
         """
-        is_whole = self.mesh.expert.size == self.mesh.tensor.size == 1
+        is_whole = self.mesh.owners.size == self.mesh.slices.size == 1
         is_plain = self.activation is Activation.relu and self.active_dropout == 0
         has_few_rows = torch.is_grad_enabled() and num_tokens <= MAX_MEAN_ROWS * self.w_in.shape[0]
         return backend.fused_shared is not None and is_whole and is_plain and not has_few_rows
@@ -127,8 +129,9 @@ class Experts(nn.Module):
         backend: Backend,
         shared: SharedWeights | None = None,
         real: Tensor | None = None,
-    ) -> Tensor:
-        """The (T, D) weighted sums of what each token's experts make of it.
+        beside: Callable[[], Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """The (T, D) weighted sums of what each token's experts make of it; and what `beside` does.
 
         Collective over the expert and tensor axes, forward and backward: a rank without tokens
         must call it.
@@ -136,16 +139,17 @@ class Experts(nn.Module):
         Args:
             shared: a network whose output is added, where `can_join`; `x` then may hold all
                 positions of a batch, of which `real` are the T tokens.
+            beside: another network, to be computed while rows travel to the ranks of their experts.
         """
         order = backend.sort_by_expert(routing.expert, routing.slot, routing.probs.shape[1])
         if shared is not None:
             assert backend.fused_shared is not None, "can_join says so"
             weight, own = routing.weight, self.weights
             y: Tensor = backend.fused_shared(x, weight, order, own, shared, self.pool, real)
-            return y
-        if self.mesh.expert.size > 1:
-            return self._run_on_all_ranks(x, routing, order, backend)
-        tensor = self.mesh.tensor
+            return y, None
+        if self.mesh.has_exchange:
+            return self._run_on_all_ranks(x, routing, order, backend, beside)
+        tensor = self.mesh.slices
         total = backend.run_experts(
             sum_gradient(x, tensor),
             sum_gradient(routing.weight, tensor),
@@ -155,18 +159,26 @@ class Experts(nn.Module):
             self.active_dropout,
             self.pool,
         )
-        return sum_over(total, tensor)
+        return sum_over(total, tensor), None if beside is None else beside()
 
     def _run_on_all_ranks(
-        self, x: Tensor, routing: Routing, order: Permutation, backend: Backend
-    ) -> Tensor:
+        self,
+        x: Tensor,
+        routing: Routing,
+        order: Permutation,
+        backend: Backend,
+        beside: Callable[[], Tensor] | None,
+    ) -> tuple[Tensor, Tensor | None]:
         exchange = plan_exchange(order.counts, self.mesh)
         rows = backend.permute(x, order)[: exchange.num_rows]
-        received = send_rows(rows, exchange, self.mesh)
+        under_way = send_rows(rows, exchange, self.mesh)
+        other = None if beside is None else beside()
+        received = receive_rows(under_way, exchange, self.mesh)
         out = backend.run_ffn(
             received, exchange.counts, self.weights, self.activation, self.active_dropout
         )
-        return backend.combine(return_rows(out, exchange, self.mesh), routing.weight, order)
+        returned = return_rows(out, exchange, self.mesh)
+        return backend.combine(returned, routing.weight, order), other
 
 
 class _OnFirstRank(torch.autograd.Function):

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from mtmoe.config import ChooseBy, SharedMode, TransformerConfig
 from mtmoe.modules.experts import Experts, FeedForward
-from mtmoe.modules.router import Router, Routing, skip_experts
+from mtmoe.modules.router import Router, Routing, gather_routing, skip_experts
 from mtmoe.modules.shared_gate import SharedGate
+from mtmoe.modules.token_share import ALL_TOKENS, TokenShare
 from mtmoe.modules.tokens import Tokens
 from mtmoe.ops.backend import Backend, select_backend
 from mtmoe.ops.cpu_shared import SharedWeights
@@ -47,7 +49,7 @@ class MoELayer(nn.Module):
         self.shared = FeedForward(config, width, mesh.tensor) if width else None
         is_gated = config.shared_mode is not SharedMode.add
         self.shared_gate = SharedGate(config) if is_gated else None
-        self.layer_index = layer_index
+        self.layer_index, self.mesh = layer_index, mesh
         self.backend = config.backend
         self.gating_dropout = config.router.gating_dropout
 
@@ -89,7 +91,7 @@ class MoELayer(nn.Module):
         flat = x.reshape(-1, x.shape[-1])
         read = flat if self.router.reads_only_tokens else tokens.gather(x)
         routing = self._route(read, tokens, key, self._generator(key, x.device), backend)
-        y = self.experts(flat, routing, backend, shared, tokens.real)
+        y, _ = self.experts(flat, routing, backend, shared, tokens.real)
         return y.view(x.shape), routing
 
     def _generator(self, key: RouterKey | None, device: torch.device) -> torch.Generator | None:
@@ -104,23 +106,28 @@ class MoELayer(nn.Module):
         key: RouterKey | None,
         generator: torch.Generator | None,
         backend: Backend,
+        share: TokenShare = ALL_TOKENS,
     ) -> Routing:
-        routing: Routing = self.router(x, tokens, generator, backend)
+        routing: Routing = self.router(x, tokens, generator, backend, share)
         return skip_experts(routing) if self._is_skipped(key) else routing
 
     def _process(
         self, x: Tensor, tokens: Tokens, key: RouterKey | None, backend: Backend
     ) -> tuple[Tensor, Routing]:
         generator = self._generator(key, x.device)
-        routing = self._route(x, tokens, key, generator, backend)
-        y = self.experts(x, routing, backend)
-        if self.shared is None:
+        share = TokenShare.of(len(tokens), self.mesh, x.device)
+        own = share.take(x)
+        routing = self._route(own, tokens, key, generator, backend, share)
+        beside = None if self.shared is None else partial(self.shared, x)
+        y, other = self.experts(own, routing, backend, beside=beside)
+        y, routing = share.gather(y), gather_routing(routing, share)
+        if other is None:
             return y, routing
         if self.shared_gate is None:
-            return y + self.shared(x), routing
-        share, gate_loss = self.shared_gate(x, generator)  # (T, 2)
-        share = share.to(y.dtype)
-        total = share[:, :1] * y + share[:, 1:] * self.shared(x)
+            return y + other, routing
+        weight, gate_loss = self.shared_gate(x, generator)  # (T, 2)
+        weight = weight.to(y.dtype)
+        total = weight[:, :1] * y + weight[:, 1:] * other
         return total, replace(routing, gate_loss=gate_loss)
 
     def _is_skipped(self, key: RouterKey | None) -> bool:

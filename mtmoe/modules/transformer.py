@@ -22,7 +22,7 @@ from mtmoe.modules.tokens import Tokens, read_languages
 from mtmoe.ops.buffers import BufferPool
 from mtmoe.ops.routing import RouterKey
 from mtmoe.parallel.mesh import ONE_PROCESS, Mesh
-from mtmoe.parallel.plan import parallelize
+from mtmoe.parallel.plan import allocate, parallelize
 from mtmoe.parallel.recompute import recompute
 
 
@@ -168,7 +168,7 @@ class Transformer(nn.Module):
         Every rank of the mesh must call it; the first weights equal those of one process.
         """
         parallelize(self, [*self.encoder, *self.decoder], self.mesh, zero)
-        self.to_empty(device=device)
+        allocate(self, device, self.mesh)
         config = self.config
         self.positions.copy_(self.position_table())
         for name in config.moe_layer_names:

@@ -61,7 +61,7 @@ class TiledAdam(torch.optim.Optimizer):
         """Update every parameter that has a gradient.
 
         Args:
-            divisor: () float32 on the parameters' device: what gradients are divided by.
+            divisor: () float32: what gradients are divided by.
 
         Returns:
             What `closure` returns.
@@ -75,8 +75,9 @@ class TiledAdam(torch.optim.Optimizer):
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     alike[parameter.device, parameter.dtype].append(parameter)
-            for parameters in alike.values():
-                self._update(parameters, group, divisor)
+            for (device, _), parameters in alike.items():
+                by = None if divisor is None else divisor.to(device)
+                self._update(parameters, group, by)
         return loss
 
     def _update(

@@ -25,10 +25,11 @@ from mtmoe.parallel.mesh import Axis
 
 @dataclass
 class Traffic:
-    """How often each collective ran, and the bytes that this rank sent to others."""
+    """How often each collective ran, and what this rank sent to others."""
 
     calls: Counter[str] = field(default_factory=Counter)
     sent_bytes: Counter[str] = field(default_factory=Counter)
+    messages: Counter[int] = field(default_factory=Counter)  # of all-to-alls, by receiving rank
 
 
 _listeners: list[Traffic] = []
@@ -49,6 +50,13 @@ def _note(kind: str, sent: int) -> None:
     for traffic in _listeners:
         traffic.calls[kind] += 1
         traffic.sent_bytes[kind] += sent
+
+
+def _note_messages(send: list[int], group: dist.ProcessGroup) -> None:
+    for traffic in _listeners:
+        own, ranks = dist.get_rank(), dist.get_process_group_ranks(group)
+        sent = (rank for rank, rows in zip(ranks, send, strict=True) if rows and rank != own)
+        traffic.messages.update(sent)
 
 
 def all_to_all(x: Tensor, send: list[int], recv: list[int], axis: Axis) -> Tensor:
@@ -116,6 +124,17 @@ def exchange_counts(counts: Tensor, axis: Axis) -> Tensor:
     if axis.size == 1:
         return counts
     out: Tensor = torch.ops.mtmoe.plan(counts, axis.name)
+    return out
+
+
+def gather_counts(counts: Tensor, axis: Axis) -> Tensor:
+    """(...) int64 to (size, ...) of all ranks of the axis, without gradient; counted as "plan".
+
+    Collective: every rank of the axis must reach it.
+    """
+    if axis.size == 1:
+        return counts.unsqueeze(0)
+    out: Tensor = torch.ops.mtmoe.gather_counts(counts, axis.name, axis.size)
     return out
 
 
@@ -189,13 +208,25 @@ def max_over(x: Tensor, axis: Axis) -> Tensor:
 
 @torch.library.custom_op("mtmoe::all_to_all", mutates_args=())
 def _all_to_all(x: Tensor, send: list[int], recv: list[int], group: str) -> Tensor:
+    out, work = exchange_rows(x, send, recv, group, is_async=False)
+    assert work is None, "it has been waited for"
+    return out
+
+
+def exchange_rows(
+    x: Tensor, send: list[int], recv: list[int], group: str, is_async: bool
+) -> tuple[Tensor, dist.Work | None]:
+    """The body of an all-to-all operator: `all_to_all` without gradient, counted."""
     out = x.new_empty(sum(recv), *x.shape[1:])
     process_group = _resolve_process_group(GroupName(group))
     own = send[dist.get_rank(process_group)]
     row_bytes = x[:1].numel() * x.element_size() if x.shape[0] else 0
     _note("all_to_all", (sum(send) - own) * row_bytes)
-    dist.all_to_all_single(out, x.contiguous(), recv, send, group=process_group)
-    return out
+    _note_messages(send, process_group)
+    work = dist.all_to_all_single(
+        out, x.contiguous(), recv, send, group=process_group, async_op=is_async
+    )
+    return out, work
 
 
 @_all_to_all.register_fake
@@ -203,7 +234,8 @@ def _(x: Tensor, send: list[int], recv: list[int], group: str) -> Tensor:
     return x.new_empty(sum(recv), *x.shape[1:])
 
 
-def _save_splits(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+def save_splits(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    """What the backward of an all-to-all operator needs."""
     _, ctx.send, ctx.recv, ctx.group = inputs
 
 
@@ -211,7 +243,7 @@ def _all_to_all_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, No
     return torch.ops.mtmoe.all_to_all(grad, ctx.recv, ctx.send, ctx.group), None, None, None
 
 
-_all_to_all.register_autograd(_all_to_all_backward, setup_context=_save_splits)
+_all_to_all.register_autograd(_all_to_all_backward, setup_context=save_splits)
 
 
 @torch.library.custom_op("mtmoe::all_gather", mutates_args=())
@@ -268,6 +300,15 @@ def _plan(counts: Tensor, group: str) -> Tensor:
 @_plan.register_fake
 def _(counts: Tensor, group: str) -> Tensor:
     return torch.empty_like(counts, memory_format=torch.contiguous_format)
+
+
+@torch.library.custom_op("mtmoe::gather_counts", mutates_args=())
+def _gather_counts(counts: Tensor, group: str, size: int) -> Tensor:
+    out = counts.new_empty(size, *counts.shape)
+    _note("plan", (size - 1) * counts.numel() * counts.element_size())
+    process_group = _resolve_process_group(GroupName(group))
+    dist.all_gather_single(out.flatten(), counts.contiguous().flatten(), group=process_group)
+    return out
 
 
 def _ring_bytes(x: Tensor, size: int) -> int:

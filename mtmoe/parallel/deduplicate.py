@@ -20,6 +20,11 @@ def share_of(counts: Tensor, rank: int, axis: Axis) -> Tensor:
     return (counts + (axis.size - 1 - rank)) // axis.size
 
 
+def all_shares(counts: Tensor, axis: Axis) -> Tensor:
+    """(...) to (T, ...): how many of `counts` rows each tensor rank keeps."""
+    return torch.stack([share_of(counts, rank, axis) for rank in range(axis.size)])
+
+
 def split_rows(counts: Tensor, axis: Axis) -> RowShares:
     """Share out rows in the order of experts.
 
@@ -38,23 +43,24 @@ def split_rows(counts: Tensor, axis: Axis) -> RowShares:
     return RowShares(rows[axis.rank], place, padded)
 
 
-def order_by_expert(coming: Tensor, axis: Axis) -> tuple[Tensor, int]:
-    """Where the received rows of each expert lie, when all shares are gathered.
+def order_by_expert(shares: Tensor) -> tuple[Tensor, int]:
+    """Where the received rows of each expert lie, when the shares of all ranks are gathered.
 
     Args:
-        coming: (P, L) int64 rows of each source rank for each expert here, before sharing out.
+        shares: (T, P, L) int64 rows that tensor rank t received of each source for each expert.
 
     Returns:
-        (N,) int64 places in the order of experts, among `size` parts of `padded` rows; and padded.
+        (N,) int64 places in the order of experts, among T parts of `padded` rows; and padded.
     """
-    P, L = coming.shape
-    expert = torch.arange(L, device=coming.device).repeat(P)  # of each (source, expert) segment
-    padded = int(share_of(coming, 0, axis).sum())
+    L = shares.shape[2]
+    by_segment = shares.flatten(1)  # (T, P * L)
+    expert = torch.arange(L, device=shares.device).repeat(shares.shape[1])
+    padded = int(by_segment.sum(1).max())
     experts, places = [], []
-    for rank in range(axis.size):
-        of_share = expert.repeat_interleave(share_of(coming, rank, axis).flatten())
+    for rank, counts in enumerate(by_segment):
+        of_share = expert.repeat_interleave(counts)
         experts.append(of_share)
-        places.append(torch.arange(of_share.shape[0], device=coming.device) + rank * padded)
+        places.append(torch.arange(of_share.shape[0], device=counts.device) + rank * padded)
     return torch.cat(places)[torch.cat(experts).argsort(stable=True)], padded
 
 

@@ -7,10 +7,9 @@ from collections.abc import Iterable
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from mtmoe.parallel.mesh import BATCH, DATA, EXPERT, Axis, Mesh
-from mtmoe.parallel.slices import num_copies, stored_part
+from mtmoe.parallel.slices import axis_names, num_copies, stored_part
 
 BUCKET_BYTES = 32 << 20
 
@@ -26,7 +25,7 @@ def reduce_gradients(parameters: Iterable[Tensor], mesh: Mesh) -> None:
         return
     groups: dict[str, list[Tensor]] = {BATCH: [], DATA: []}
     for parameter in parameters:
-        names = _axis_names(parameter)
+        names = axis_names(parameter)
         if not parameter.requires_grad or {BATCH, DATA} & names:
             continue
         if parameter.grad is None:
@@ -37,13 +36,6 @@ def reduce_gradients(parameters: Iterable[Tensor], mesh: Mesh) -> None:
     gradients = [*groups[BATCH], *groups[DATA]]
     if gradients:
         torch._foreach_div_(gradients, float(mesh.batch.size))
-
-
-def _axis_names(parameter: Tensor) -> set[str]:
-    """The axes along which the parameter is a DTensor."""
-    if not isinstance(parameter, DTensor):
-        return set()
-    return set(parameter.device_mesh.mesh_dim_names or ())
 
 
 def _sum_over(gradients: list[Tensor], axis: Axis) -> None:
@@ -81,10 +73,10 @@ def gradient_norm(parameters: Iterable[Tensor], mesh: Mesh) -> Tensor:
     if mesh.devices is None:
         return torch.nn.utils.get_total_norm([gradient for _, gradient in parts])
     world = dist.get_world_size()
-    device = parts[0][1].device if parts else torch.device("cpu")
+    device = torch.device(mesh.devices.device_type)  # gradients may be in host memory
     total = torch.zeros((), dtype=torch.float64, device=device)
     for parameter, gradient in parts:
         norm = torch.linalg.vector_norm(gradient).double()
-        total += norm.square() / num_copies(parameter, world)
+        total += norm.square().to(device) / num_copies(parameter, world)
     dist.all_reduce(total)
     return total.sqrt()

@@ -4,7 +4,7 @@
 | --- | --- | --- | --- |
 | attention, dense FFN, embedding | by `tensor_dims` | ZeRO over data x expert | ZeRO |
 | router, norms | replicated | ZeRO over data x expert | ZeRO |
-| experts | by `tensor_dims` | each rank owns E / size | ZeRO over data |
+| experts | by `tensor_dims`, or owned | each rank owns E / size | ZeRO over data |
 
 A module says by a class attribute `tensor_dims` which dim of which parameter the tensor axis
 shards; one that also has `holds_experts` stacks experts along dim 0.
@@ -12,17 +12,19 @@ shards; one that also has `holds_experts` stacks experts along dim 0.
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Iterable
 
+import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Shard
 
 from mtmoe.config import Zero
-from mtmoe.parallel.mesh import DATA, EXPERT, TENSOR, Mesh
-from mtmoe.parallel.slices import shard_parameter
+from mtmoe.parallel.mesh import BATCH, DATA, EXPERT, TENSOR, Mesh
+from mtmoe.parallel.slices import axis_names, shard_parameter
 
 
 def parallelize(root: nn.Module, units: Iterable[nn.Module], mesh: Mesh, zero: Zero) -> None:
@@ -37,8 +39,19 @@ def parallelize(root: nn.Module, units: Iterable[nn.Module], mesh: Mesh, zero: Z
     for module in root.modules():
         if hasattr(module, "tensor_dims"):
             _shard_matrices(module, mesh)
-    if zero is not Zero.none and mesh.batch.size > 1:
+    if zero is not Zero.none and (mesh.batch.size > 1 or mesh.has_host_parameters):
         _shard_copies(root, list(units), mesh, zero is Zero.parameters)
+
+
+def allocate(root: nn.Module, device: torch.device, mesh: Mesh) -> None:
+    """Give a network on the meta device memory, without values; what ZeRO shards, where asked, in
+    host memory."""
+
+    def empty(tensor: Tensor) -> Tensor:
+        is_on_host = mesh.has_host_parameters and bool({BATCH, DATA} & axis_names(tensor))
+        return torch.empty_like(tensor, device="cpu" if is_on_host else device)
+
+    root._apply(empty)
 
 
 def _shard_matrices(module: nn.Module, mesh: Mesh) -> None:
@@ -52,8 +65,9 @@ def _shard_matrices(module: nn.Module, mesh: Mesh) -> None:
     assert mesh.devices is not None, "more than one rank has a device mesh"
     devices = mesh.devices[names if len(names) > 1 else names[0]]
     dims: dict[str, int] = module.tensor_dims  # type: ignore[assignment]
+    is_whole = holds_experts and mesh.joint is not None
     for name, _ in list(module.named_parameters(recurse=False)):
-        by_axis = {EXPERT: 0, TENSOR: dims.get(name)}
+        by_axis = {EXPERT: 0, TENSOR: 0 if is_whole else dims.get(name)}
         if holds_experts or by_axis[TENSOR] is not None:
             shard_parameter(module, name, tuple(by_axis[axis] for axis in names), devices)
 
@@ -64,20 +78,28 @@ def _shard_copies(root: nn.Module, units: list[nn.Module], mesh: Mesh, parameter
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
     assert mesh.devices is not None, "more than one rank has a device mesh"
     assert mesh.batch_devices is not None, "more than one rank has a device mesh"
+    policy = OffloadPolicy()
+    if mesh.has_host_parameters:
+        policy = CPUOffloadPolicy(pin_memory=mesh.devices.device_type == "cuda")
+    wrap = functools.partial(_wrap, policy)
     experts = [m for m in root.modules() if getattr(m, "holds_experts", False)]
     of_experts = {p for m in experts for p in m.parameters()}
-    if mesh.data.size > 1:
+    if mesh.data.size > 1 or mesh.has_host_parameters:
         for module in experts:
-            _wrap(module, mesh.devices[DATA], parameters, set())
+            wrap(module, mesh.devices[DATA], parameters, set())
             module.set_gradient_divide_factor(float(mesh.batch.size))  # type: ignore[operator]
             # gloo has no sum of scaled numbers
             module.set_force_sum_reduction_for_comms(True)  # type: ignore[operator]
     for module in [*units, root]:
-        _wrap(module, mesh.batch_devices, parameters and module is not root, of_experts)
+        wrap(module, mesh.batch_devices, parameters and module is not root, of_experts)
 
 
 def _wrap(
-    module: nn.Module, devices: DeviceMesh, parameters: bool, others: set[nn.Parameter]
+    policy: OffloadPolicy,
+    module: nn.Module,
+    devices: DeviceMesh,
+    parameters: bool,
+    others: set[nn.Parameter],
 ) -> None:
     ranks = devices.size()
     whole = {p for p in module.parameters() if _free_dim(p, ranks) is None}
@@ -86,6 +108,7 @@ def _wrap(
         mesh=devices,
         reshard_after_forward=parameters,
         shard_placement_fn=lambda p: Shard(_free_dim(p, ranks) or 0),
+        offload_policy=policy,
         ignored_params=(whole | others) & set(module.parameters()),
     )
 

@@ -22,6 +22,13 @@ def stored_part(tensor: Tensor) -> Tensor:
     return tensor._local_tensor if isinstance(tensor, DTensor) else tensor.detach()
 
 
+def axis_names(parameter: Tensor) -> set[str]:
+    """The axes along which the parameter is a DTensor."""
+    if not isinstance(parameter, DTensor):
+        return set()
+    return set(parameter.device_mesh.mesh_dim_names or ())
+
+
 def slices_of(parameter: Tensor) -> tuple[slice, ...]:
     """Where this rank's part stands in the whole parameter, one slice a dim."""
     if not isinstance(parameter, DTensor):

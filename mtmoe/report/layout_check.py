@@ -71,7 +71,7 @@ class Trainee:
         return self.mesh.devices is None
 
     def _loss(self, batch: int, number: int) -> Tensor:
-        device = next(self.model.parameters()).device
+        device = self.model.positions.device  # parameters may be in host memory
         source, target, wanted = (ids.to(device) for ids in make_batch(batch, number))
         output = self.model(source, target, RouterKey.of(SEED, number, batch))
         real = wanted != PAD
@@ -98,7 +98,8 @@ def scale_down(config: TransformerConfig, mesh: MeshConfig) -> TransformerConfig
     tensor, expert = mesh.tensor_parallel_size, mesh.expert_parallel_size
     layers = 2 * max(config.moe_every, 1)
     heads = 2 * tensor
-    num_experts = max(2, -(-config.router.top_k // expert)) * expert
+    owners = expert * (tensor if mesh.whole_experts else 1)
+    num_experts = max(2, -(-config.router.top_k // owners)) * owners
     router = dataclasses.replace(config.router, num_experts=num_experts)
     return dataclasses.replace(
         config,

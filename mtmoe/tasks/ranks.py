@@ -17,7 +17,7 @@ from omegaconf import DictConfig, ListConfig
 from omegaconf.base import ContainerMetadata, Metadata
 from omegaconf.nodes import AnyNode
 
-from mtmoe.config import CheckpointFormat, MeshConfig, MultitaskConfig, Zero
+from mtmoe.config import AllToAll, CheckpointFormat, MeshConfig, MultitaskConfig, Zero
 from mtmoe.errors import EXIT_FAILURE, ConfigError, LayoutError
 from mtmoe.parallel.mesh import Mesh, make_mesh
 
@@ -56,12 +56,20 @@ def start_mesh(config: MeshConfig, is_on_cpu: bool) -> Mesh:
         )
     on_gpu = torch.cuda.is_available() and not is_on_cpu
     mesh = make_mesh(config, "cuda" if on_gpu else "cpu")
-    if config.zero is not Zero.none and mesh.batch.size == 1:
+    if config.zero is not Zero.none and mesh.batch.size == 1 and not (mesh.has_host_parameters):
         logger.warning("zero %s has no effect: no two ranks hold the same parameter.", config.zero)
-    if config.deduplicate_tokens and 1 in (mesh.expert.size, mesh.tensor.size):
+    if config.deduplicate_tokens and 1 in (mesh.owners.size, mesh.tensor.size):
         logger.warning(
             "deduplicate_tokens has no effect without expert_parallel_size and "
             "tensor_parallel_size above 1."
+        )
+    for name in ("shard_tokens", "whole_experts"):
+        if getattr(config, name) and mesh.tensor.size == 1:
+            logger.warning("%s has no effect without tensor_parallel_size above 1.", name)
+    if config.all_to_all is AllToAll.hierarchical and mesh.steps is None:
+        logger.warning(
+            "all_to_all hierarchical has no effect where the ranks that share the experts out are "
+            "all on one node, or each on its own (see node_size)."
         )
     return mesh
 
