@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -88,15 +90,22 @@ class FixedExperts(nn.Module):
         """A shared network is computed beside the experts."""
         return False
 
-    def forward(self, x: Tensor, routing: Routing, backend: Backend) -> Tensor:
-        """The (T, D) weighted sums of what each token's experts make of it; see `Experts`."""
+    def forward(
+        self,
+        x: Tensor,
+        routing: Routing,
+        backend: Backend,
+        beside: Callable[[], Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """The (T, D) weighted sums, and what `beside` gives; see `Experts`."""
+        other = None if beside is None else beside()
         order = backend.sort_by_expert(routing.expert, routing.slot, routing.probs.shape[1])
         sizes = order.counts.tolist()
         rows = torch.split(backend.permute(x, order), sizes)
         outputs = [self._expert(e)(part) for e, part in enumerate(rows) if sizes[e]]
         if not outputs:
-            return torch.zeros_like(x)
-        return backend.combine(torch.cat(outputs), routing.weight, order)
+            return torch.zeros_like(x), other
+        return backend.combine(torch.cat(outputs), routing.weight, order), other
 
     def _expert(self, number: int) -> FixedFeedForward:
         if self.memory is None:

@@ -289,10 +289,13 @@ def gather_routing(routing: Routing, share: TokenShare) -> Routing:
     """The routing of all T tokens, for losses and statistics; the tensor group's ranks hold it."""
     if share.rows is None:
         return routing
-    parts = {
-        name: getattr(routing, name).detach() for name in ("expert", "slot", "weight", "probs")
-    }
-    return replace(routing, **{name: share.gather(part) for name, part in parts.items()})
+    return replace(
+        routing,
+        expert=share.gather(routing.expert),
+        slot=share.gather(routing.slot),
+        weight=share.gather(routing.weight.detach()),
+        probs=share.gather(routing.probs.detach()),
+    )
 
 
 def skip_experts(routing: Routing) -> Routing:

@@ -66,7 +66,9 @@ def config_of(routing: str, checkpoint: CheckpointActivations) -> TransformerCon
     )  # fmt: skip
 
 
-def make_model(config: TransformerConfig, mesh: Mesh, zero: Zero) -> Transformer:
+def make_model(
+    config: TransformerConfig, mesh: Mesh = ONE_PROCESS, zero: Zero = Zero.none
+) -> Transformer:
     if mesh.devices is None:
         return Transformer(config, V, PAD, SEED).double().train()
     with torch.device("meta"):

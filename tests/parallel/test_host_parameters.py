@@ -6,27 +6,24 @@ import pytest
 import torch
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule
 
-from mtmoe.config import AdamConfig, MeshConfig, StateLocation, Zero
+from mtmoe.config import AdamConfig, CheckpointActivations, MeshConfig, StateLocation, Zero
 from mtmoe.errors import ConfigError, LayoutError
 from mtmoe.modules.experts import Experts
-from mtmoe.ops.routing import RouterKey
 from mtmoe.optim.tiled_adam import TiledAdam
 from mtmoe.parallel.gradients import gradient_norm, reduce_gradients
 from mtmoe.parallel.mesh import make_mesh
 from mtmoe.parallel.slices import stored_part
-from tests.modules.test_layouts import batch_of, loss_of, make_config, make_model
+from tests.modules.layout_cells import config_of, loss_of, make_model
 from tests.ranks import run_ranks
 
 
 def train(sizes, zero, location):
     """Three updates of Adam; returns norms and what this rank holds."""
     mesh = make_mesh(MeshConfig(sizes[1], sizes[2], zero, parameter_location=location))
-    model = make_model(make_config("rts"), mesh, zero).train()
+    model = make_model(config_of("rts", CheckpointActivations.none), mesh, zero)
     optimizer, norms = TiledAdam(model.parameters(), AdamConfig(), lr=0.01), []
     for update in range(3):
-        number = mesh.batch.rank
-        key = RouterKey.of(1, update, number)
-        loss_of(model, batch_of(number, update, is_empty=number == 1), key).backward()
+        loss_of(model, mesh.batch.rank, update, mesh.batch.size).backward()
         reduce_gradients(model.parameters(), mesh)
         norms.append(gradient_norm(model.parameters(), mesh))
         optimizer.step()
