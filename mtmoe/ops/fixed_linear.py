@@ -38,7 +38,7 @@ class FixedLinear(nn.Module):
         self.out_features, self.in_features = weight.shape
         self.kind = kind
         self._product = _PRODUCTS[kind](
-            weight.detach().float(),
+            weight.detach().float().contiguous(),
             None if bias is None else bias.detach().float().clone(),
             has_relu,
         )
@@ -61,7 +61,7 @@ class FixedLinear(nn.Module):
 def _float32_product(
     weight: Tensor, bias: Tensor | None, has_relu: bool
 ) -> Callable[[Tensor], Tensor]:
-    packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous())
+    packed = torch.ops.mkldnn._reorder_linear_weight(weight)
     multiply, after = torch.ops.mkldnn._linear_pointwise, "relu" if has_relu else "none"
 
     def product(x: Tensor) -> Tensor:
@@ -75,7 +75,7 @@ def _bfloat16_product(
     weight: Tensor, bias: Tensor | None, has_relu: bool
 ) -> Callable[[Tensor], Tensor]:
     dtype = torch.bfloat16
-    packed = torch.ops.mkldnn._reorder_linear_weight(weight.to(dtype).contiguous())
+    packed = torch.ops.mkldnn._reorder_linear_weight(weight.to(dtype))
     multiply, after = torch.ops.mkldnn._linear_pointwise, "relu" if has_relu else "none"
     rounded = None if bias is None else bias.to(dtype)
 

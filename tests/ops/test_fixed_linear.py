@@ -51,6 +51,14 @@ def test_a_row_has_the_same_bits_whatever_stands_beside_it(
 
 @pytest.mark.parametrize("kind", list(WeightType))
 @torch.inference_mode()
+def test_weights_may_lie_the_other_way_round(kind: WeightType) -> None:
+    weight, bias, fixed = make(64, 192, kind)
+    other = FixedLinear(weight.t().contiguous().t(), bias, kind)
+    assert torch.equal(other(rows(64)), fixed(rows(64)))
+
+
+@pytest.mark.parametrize("kind", list(WeightType))
+@torch.inference_mode()
 def test_its_own_relu_is_relu(kind: WeightType) -> None:
     plain, own = (make(64, 192, kind, has_relu=flag)[2](rows(64)) for flag in (False, True))
     assert torch.equal(own, plain.relu())
