@@ -119,7 +119,7 @@ def build_huggingface_grouped(options: dict[str, Any]) -> dict[str, Call]:
 def build_deepspeed(options: dict[str, Any]) -> dict[str, Call]:
     """deepspeed.moe.layer.MoE on one rank."""
     cell = cell_of(options)
-    set_up_deepspeed()
+    _set_up_deepspeed()
     layer = import_module("deepspeed.moe.layer").MoE
     _join_group_of_one()
     D, width = cell.dim, cell.ffn_dim
@@ -142,7 +142,7 @@ def build_deepspeed(options: dict[str, Any]) -> dict[str, Call]:
     return make_calls(model, cell, lambda x: model(x)[0])
 
 
-def set_up_deepspeed() -> None:
+def _set_up_deepspeed() -> None:
     """It compiles its CPU collectives at first use: by the environment's tools, kept in there."""
     os.environ["DS_ACCELERATOR"] = "cpu"
     os.environ["TORCH_EXTENSIONS_DIR"] = str(Path(sys.prefix) / "torch_extensions")

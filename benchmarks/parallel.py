@@ -3,8 +3,7 @@
 Tables: `layouts`, one process that uses both cores, each axis with 2 ranks, ZeRO, and recomputation
 with and without sending again (CAC); `ted`, 4 ranks, which share the cores: expert 2 x tensor 2
 with and without duplicate token dropping (DTD), and recomputation. Every row of these makes the
-same updates of the same 2 batches, so the losses must be equal. `layer`: forward and backward of
-one MoE layer of 8 experts on 2 ranks, mtmoe's and DeepSpeed's.
+same updates of the same 2 batches, so the losses must be equal.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ from typing import Any
 from tqdm import tqdm
 
 from benchmarks.machine import (
-    PEERS,
     describe_commit,
     describe_machine,
     describe_versions,
@@ -54,12 +52,9 @@ class Layout:
     deduplicate: bool = False
     checkpoint: str = "none"
     threads: int = 1  # of each rank
-    member: str = "benchmarks.parallel_rows:Trainee"  # what each rank does
-    python: str = sys.executable
 
 
 ONE, TED = "one process", "expert 2 x tensor 2"
-LAYER = "layer, expert 2"
 TABLES = {
     "layouts": [
         Layout(ONE, ONE, threads=min(2, num_cores())),
@@ -96,16 +91,6 @@ TABLES = {
             deduplicate=True,
         ),
     ],
-    "layer": [
-        Layout(LAYER, LAYER, expert=2, member="benchmarks.parallel_layer:make_mtmoe"),
-        Layout(
-            f"{LAYER}, DeepSpeed",
-            LAYER,
-            expert=2,
-            member="benchmarks.parallel_layer:make_deepspeed",
-            python=str(PEERS / "bin" / "python"),
-        ),
-    ],
 }
 
 
@@ -116,7 +101,7 @@ def main() -> None:
     results = measure(layouts, args.rounds, {"dim": args.dim, "tokens": args.tokens})
     if args.json:
         write_json(results, args.json)
-    difference = loss_difference([result for result in results if result.has_loss])
+    difference = loss_difference(results)
     sys.stdout.write(f"{describe(args)}\n- largest difference of losses: {difference:.1e}\n\n")
     sys.stdout.write(to_markdown(results) + "\n")
     if difference > MAX_LOSS_DIFFERENCE:
@@ -141,7 +126,7 @@ def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
         "--tables",
         default="layouts,ted",
         metavar="NAMES",
-        help="what to measure: layouts, ted, layer (with DeepSpeed's, after benchmarks/peers.sh)",
+        help="what to measure: layouts, ted",
     )
     parser.add_argument(
         "--rounds", type=int, default=10, metavar="N", help="timed updates of a row"
@@ -163,7 +148,7 @@ def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
 
 def measure(layouts: Sequence[Layout], rounds: int, sizes: dict[str, int]) -> list[Result]:
     """Time all layouts in turns; a line on standard error for each that cannot be timed."""
-    rows = [Row(layout.row, BUILD, layout.python) for layout in layouts]
+    rows = [Row(layout.row, BUILD) for layout in layouts]
     replies: dict[str, list[dict[str, Any]]] = {row.name: [] for row in rows}
     is_hidden = not sys.stderr.isatty()
     with open_workers(rows, 1) as workers, tqdm(total=rounds, disable=is_hidden) as bar:

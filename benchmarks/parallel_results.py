@@ -21,14 +21,9 @@ class Result:
     seconds: list[float]  # of an update
     reference_seconds: list[float]
     communication: list[float]  # seconds of rank 0 in collectives
-    losses: list[float | None]
+    losses: list[float]
     calls: dict[str, int] = field(default_factory=dict)  # of an update, by kind
     sent_bytes: dict[str, int] = field(default_factory=dict)  # by rank 0
-
-    @property
-    def has_loss(self) -> bool:
-        """Whether it trains a whole model."""
-        return self.losses[-1] is not None
 
     @property
     def ratio(self) -> float:
@@ -101,9 +96,9 @@ def make_results(
 
 def loss_difference(results: Sequence[Result]) -> float:
     """The largest difference of two rows' losses in the same round, relative to the loss."""
-    found = [[loss for loss in result.losses if loss is not None] for result in results]
-    rounds = zip(*found, strict=True)
-    return max(((max(losses) - min(losses)) / max(losses) for losses in rounds), default=0.0)
+    rounds = zip(*(result.losses for result in results), strict=True)
+    worst: float = max((max(losses) - min(losses)) / max(losses) for losses in rounds)
+    return worst
 
 
 def write_json(results: Sequence[Result], path: str | Path) -> None:
@@ -131,5 +126,5 @@ def _line(result: Result) -> list[str]:
         f"{sum(result.sent_bytes.values()) / 1e6:.1f}",
         str(result.calls.get("all_to_all", 0)),
         f"{result.sent_bytes.get('all_to_all', 0) / 1e6:.1f}",
-        "-" if result.losses[-1] is None else f"{result.losses[-1]:.4f}",
+        f"{result.losses[-1]:.4f}",
     ]

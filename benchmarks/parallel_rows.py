@@ -5,14 +5,13 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import threading
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -40,16 +39,6 @@ from mtmoe.parallel.mesh import make_mesh
 
 VOCABULARY, PAD, SEED, LENGTH, RATE = 4000, 1, 3, 32, 1e-3
 NUM_BATCHES = 2  # of an update, whatever the layout
-
-
-class Member(Protocol):
-    """What a rank of a row does; all ranks of the row do it together."""
-
-    def update(self) -> dict[str, Any]:
-        """{"loss": float or None, "communication": seconds in collectives}."""
-
-    def count(self) -> dict[str, Any]:
-        """An update; {"calls", "bytes"}, by kind, of what this rank sent."""
 
 
 class Trainee:
@@ -121,7 +110,7 @@ def build(options: dict[str, Any]) -> dict[str, Call]:
     """The calls of a row: "update" is timed, "count" tells what is sent."""
     torch.set_num_threads(options["threads"])
     if num_ranks(options) == 1:
-        member = make_member(options)
+        member = Trainee(options)
         return {"update": Call(member.update), "count": Call(member.count)}
     with tempfile.TemporaryDirectory() as folder:
         for rank in range(1, num_ranks(options)):
@@ -151,20 +140,13 @@ def start_rank(rank: int, folder: str, options: dict[str, Any]) -> None:
     subprocess.Popen([*command, json.dumps(options)], stdin=subprocess.PIPE)
 
 
-def join(rank: int, folder: str, options: dict[str, Any]) -> Member:
+def join(rank: int, folder: str, options: dict[str, Any]) -> Trainee:
     """Meet the other ranks, and make this one's part of the model."""
     world = num_ranks(options)
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world
     )
-    return make_member(options)
-
-
-def make_member(options: dict[str, Any]) -> Member:
-    """What "member" names: a function of the options, as "module:name"."""
-    module, _, name = options["member"].partition(":")
-    member: Member = getattr(importlib.import_module(module), name)(options)
-    return member
+    return Trainee(options)
 
 
 def follow(rank: int, folder: str, options: dict[str, Any]) -> None:

@@ -55,7 +55,7 @@ def test_the_table_has_a_line_a_row(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--tables", "ted,3"], "--tables must be of layouts, ted, layer, but one is '3'"),
+        (["--tables", "ted,3"], "--tables must be of layouts, ted, but one is '3'"),
         (["--rounds", "0"], "--rounds must be a multiple of 1, but is 0"),
         (["--dim", "33"], "--dim must be a multiple of 32, but is 33"),
         (["--json", "/no/such/folder/x"], "--json"),

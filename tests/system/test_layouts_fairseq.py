@@ -100,6 +100,21 @@ def test_each_pair_of_settings_trains_as_one_process(number, toy_data, alone, tm
 
 
 @pytest.mark.slow
+def test_bf16_trains_as_one_process_does_and_keeps_float32_weights(toy_data, tmp_path):
+    options, losses = [*OPTIONS, "--max-update=5"], {}
+    layout = ["--bf16", "--expert-parallel-size=2", "--zero=parameters"]
+    state, traces = train_on_ranks(2, toy_data, tmp_path / "ranks", *options, *layout)
+    for name, words in (("bf16", ["--bf16"]), ("float32", [])):
+        words = [*options, *words, "--update-freq=2"]
+        _, (trace,) = train_on_ranks(1, toy_data, tmp_path / name, *words)
+        losses[name] = trace.losses
+    for rank, trace in enumerate(traces):
+        assert trace.losses == pytest.approx(losses["bf16"][rank::2], rel=0.02)
+    assert losses["bf16"] != pytest.approx(losses["float32"], rel=1e-5)
+    assert {t.dtype for t in state["model"].values()} <= {torch.float32, torch.uint8}
+
+
+@pytest.mark.slow
 def test_deepspeed_tutel_automodel_ranks_with_fewer_batches_do_not_hang(toy_data, tmp_path):
     """An epoch whose batches do not divide among 4 ranks x 3, and validation with two batches."""
     options = ["--source-lang=aa", "--max-tokens=300", "--max-tokens-valid=4000", "--max-epoch=1"]
