@@ -23,8 +23,8 @@ ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "recipes/catalog50"
 TRAININGS = {  # name -> vocabulary, ranks, all parameters, those of one rank
     "train": (16_000, 1, 14.65e6, 14.65e6),
-    "train-8gpu": (16_000, 8, 2.61e9, 0.51e9),
-    "train-10b": (128_000, 32, 10.15e9, 0.79e9),
+    "train-8gpu": (16_000, 8, 2.61e9, 0.3263e9),
+    "train-10b": (128_000, 32, 10.15e9, 0.3173e9),
 }
 
 
