@@ -24,8 +24,11 @@ def reduce_gradients(parameters: Iterable[Tensor], mesh: Mesh) -> None:
     if mesh.batch.size == 1:
         return
     groups: dict[str, list[Tensor]] = {BATCH: [], DATA: []}
+    alone = []  # gradients of experts that FSDP2 holds, though each has one copy only
     for parameter in parameters:
         names = axis_names(parameter)
+        if DATA in names and mesh.data.size == 1 and parameter.grad is not None:
+            alone.append(stored_part(parameter.grad))
         if not parameter.requires_grad or {BATCH, DATA} & names:
             continue
         if parameter.grad is None:
@@ -33,7 +36,7 @@ def reduce_gradients(parameters: Iterable[Tensor], mesh: Mesh) -> None:
         groups[DATA if EXPERT in names else BATCH].append(stored_part(parameter.grad))
     _sum_over(groups[BATCH], mesh.batch)
     _sum_over(groups[DATA], mesh.data)
-    gradients = [*groups[BATCH], *groups[DATA]]
+    gradients = [*groups[BATCH], *groups[DATA], *alone]
     if gradients:
         torch._foreach_div_(gradients, float(mesh.batch.size))
 

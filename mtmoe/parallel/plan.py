@@ -87,6 +87,8 @@ def _shard_copies(root: nn.Module, units: list[nn.Module], mesh: Mesh, parameter
     if mesh.data.size > 1 or mesh.has_host_parameters:
         for module in experts:
             wrap(module, mesh.devices[DATA], parameters, set())
+            if mesh.data.size == 1:  # FSDP2 divides twice in float64: `reduce_gradients` does it
+                continue
             module.set_gradient_divide_factor(float(mesh.batch.size))  # type: ignore[operator]
             # gloo has no sum of scaled numbers
             module.set_force_sum_reduction_for_comms(True)  # type: ignore[operator]
