@@ -52,8 +52,8 @@ def count_parameters(config, task, vocab_size, num_ranks):
     with torch.device("meta"):
         model = Transformer(config, vocab_size, PAD, mesh=mesh)
         whole = sum(p.numel() for p in model.parameters())
-        if num_ranks > 1:
-            parallelize(model, [*model.encoder, *model.decoder], mesh, task.mesh.zero)
+    if num_ranks > 1:
+        parallelize(model, [*model.encoder, *model.decoder], mesh, task.mesh.zero)
     return whole, sum(stored_part(p).numel() for p in model.parameters())
 
 

@@ -93,8 +93,7 @@ def test_a_cut_off_last_checkpoint_is_replaced_by_the_newest_whole_one(toy_data,
     assert "Going on from checkpoint_1_4.pt, update 4." in caplog.text
     state = check_readable(tmp_path / "checkpoint_last.pt")
     assert state["optimizer_history"][-1]["num_updates"] == 4
-    folder = tmp_path / "shards" / shards_name(state)
-    folder.rename(tmp_path / "gone")  # no whole one is left
+    (tmp_path / "shards").rename(tmp_path / "gone")  # no whole one is left
     repair_last(str(tmp_path))
     with pytest.raises(CheckpointError, match=r"lacks \.metadata"):
         load_checkpoint(tmp_path / "checkpoint_last.pt")
