@@ -30,12 +30,13 @@ def spread(texts: Sequence[ParallelText]) -> list[ParallelText]:
     """Directions such that the first ones are of different pairs, forward and backward in turn.
 
     Args:
-        texts: all pairs forward, then all backward in the same order, as `read_directions` gives.
+        texts: any directions; the first of a pair is its forward one.
     """
-    forward, backward = texts[: len(texts) // 2], texts[len(texts) // 2 :]
-    turns = list(zip(forward, backward, strict=True))
-    first = [pair[n % 2] for n, pair in enumerate(turns)]
-    return first + [pair[1 - n % 2] for n, pair in enumerate(turns)]
+    pairs: dict[frozenset[str], list[ParallelText]] = {}
+    for text in texts:
+        pairs.setdefault(frozenset((text.source_lang, text.target_lang)), []).append(text)
+    first = [pair.pop(n % len(pair)) for n, pair in enumerate(pairs.values())]
+    return first + [text for pair in pairs.values() for text in pair]
 
 
 def _suitable(text: ParallelText) -> list[int]:

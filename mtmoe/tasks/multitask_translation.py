@@ -37,6 +37,7 @@ from mtmoe.errors import ConfigError, DataError, uninterrupted
 from mtmoe.fairseq_view import core_config, fairseq_view, one_sentence
 from mtmoe.ops.routing import RouterKey
 from mtmoe.parallel.mesh import is_first_rank, limit_waiting
+from mtmoe.tasks.batch_iterator import AnyRanksIterator
 from mtmoe.tasks.data_bin import (
     OneSplit,
     choose_directions,
@@ -167,7 +168,7 @@ class MultitaskTranslationTask(FairseqTask):
         update_freq = int(frequencies[min(epoch, len(frequencies)) - 1])
         if not isinstance(dataset, StreamDataset):
             dataset.batch_multiple = 1 if dataset.is_grouped else num_shards * update_freq
-            return super().get_batch_iterator(dataset, **settings)
+            return AnyRanksIterator.of(super().get_batch_iterator(dataset, **settings))
         updates = self.config.sampling.epoch_updates or EPOCH_UPDATES
         dealing = Dealing(num_shards, settings["shard_id"], update_freq, updates)
         limits = settings.get("max_positions")

@@ -56,3 +56,9 @@ def test_example_shows_source_reference_and_each_system() -> None:
         ["full", "Speichern"],
         ["pruned", "Sparen"],
     ]
+
+
+def test_directions_may_be_any() -> None:
+    texts = make_texts(("en", "de"), ("en", "es"))[:3]
+    assert sorted(text.direction for text in spread(texts)) == sorted(t.direction for t in texts)
+    assert [text.direction for text in spread(texts[:1])] == [texts[0].direction]
