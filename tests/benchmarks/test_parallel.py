@@ -79,7 +79,7 @@ def test_each_reference_is_a_row_before() -> None:
             assert layout.reference in [other.row for other in layouts[: number + 1]]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_layouts_are_timed_in_turns_at_the_same_loss() -> None:
     chosen = ("one process", "data 2, ZeRO-3", "expert 2")
     layouts = [layout for layout in TABLES["layouts"] if layout.row in chosen]

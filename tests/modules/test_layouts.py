@@ -42,7 +42,7 @@ def test_each_pair_of_settings_equals_one_process(sizes):
     run_cells(cells)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_eight_ranks_equal_one_process():
     run_cells(EIGHT)
 

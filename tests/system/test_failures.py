@@ -16,7 +16,6 @@ EXPERT += ["--keep-interval-updates", "2"]
 LARGE = ["--ffn-dim", "8192"]  # a save takes long enough to be met
 SHARDED = ["--checkpoint-format", "sharded"]
 END = 30
-pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +67,7 @@ def kill_often(data, save_dir, options, kill, times):
 KILLS = {"in mid-update": kill_in_update, "in mid-save": kill_in_save}
 
 
+@pytest.mark.long
 def test_a_kill_in_mid_save_leaves_a_checkpoint_that_resumes(data, tmp_path):
     state = kill_often(data, tmp_path / "run", SHARDED, kill_in_save, 1)
     assert state["optimizer_history"][-1]["num_updates"] >= END
@@ -82,6 +82,7 @@ def test_five_kills_change_nothing_of_what_is_learned(data, tmp_path, kill, opti
     check_equal(state, train(2, data, tmp_path / "alone", *EXPERT, *LARGE, "--max-update", last))
 
 
+@pytest.mark.long
 def test_torchrun_restarts_a_killed_rank_by_itself(data, tmp_path):
     options = [*EXPERT, *SHARDED, "--max-update"]
     process = start(2, data, tmp_path / "run", *options, "20", launch=["--max-restarts", "1"])
@@ -102,7 +103,13 @@ CAUSES = {
 }
 
 
-@pytest.mark.parametrize("failure", list(CAUSES))
+SLOW, LONG = pytest.mark.slow, pytest.mark.long
+FAILURES = [
+    pytest.param(name, marks=LONG if name in ("memory", "stall") else SLOW) for name in CAUSES
+]
+
+
+@pytest.mark.parametrize("failure", FAILURES)
 def test_a_rank_that_fails_ends_the_job_with_the_cause(data, tmp_path, failure):
     options = [*EXPERT, "--max-update", "100000", "--collective-timeout", "10"]
     if failure == "nan":

@@ -85,9 +85,13 @@ def check_trace(trace, theirs, rank, num_ranks):
         assert_close(gradient, expected.expand_as(gradient), **NEAR)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
-    "number", range(len(SLOW)), ids=lambda n: "x".join(map(str, SLOW[n].sizes))
+    "number",
+    [
+        pytest.param(n, marks=pytest.mark.slow if cell.sizes == (2, 2, 1) else pytest.mark.long)
+        for n, cell in enumerate(SLOW)
+    ],
+    ids=["x".join(map(str, cell.sizes)) for cell in SLOW],
 )
 def test_each_layout_trains_as_one_process(number, toy_data, alone, tmp_path):
     check_cell(SLOW[number], number, toy_data, alone, tmp_path)

@@ -37,7 +37,7 @@ def keys_of_the_page():
     return re.search(r"```yaml\n(distributed_training:.*?)```", page, re.DOTALL)[1]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_keys_of_the_page_train_the_asked_layout(toy_data, tmp_path):
     values = {"root": ROOT, "data": toy_data, "save_dir": tmp_path / "hydra"}
     (tmp_path / "layout.yaml").write_text(SETTINGS.format(**values) + keys_of_the_page())

@@ -45,12 +45,8 @@ def alone(data, tmp_path_factory):
     return trained
 
 
-LONG = pytest.mark.long
-NAMES = [pytest.param(n, marks=() if n == "expert and tensor" else LONG) for n in LAYOUTS]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.long
+@pytest.mark.parametrize("name", list(LAYOUTS))
 def test_a_layout_trains_as_one_process_and_the_next_one_resumes_it(data, alone, tmp_path, name):
     num_ranks, options = LAYOUTS[name]
     count = batches_of(name)

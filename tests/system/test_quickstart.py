@@ -117,7 +117,7 @@ def test_another_architecture_is_refused_and_nothing_changes(finished):
     assert before == {p: p.stat().st_mtime_ns for p in out.rglob("*")}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_fewer_experts_are_pruned_and_scored_anew(finished):
     out, _ = finished
     before = (out / "checkpoints" / "checkpoint_best.pt").stat().st_mtime_ns
@@ -131,7 +131,7 @@ def test_fewer_experts_are_pruned_and_scored_anew(finished):
     assert json.loads((out / "scores.json").read_text()) != scores
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_other_text_is_trained_on(finished, tmp_path):
     """Runs last: it sets the checkpoints aside."""
     out, _ = finished
