@@ -131,4 +131,4 @@ def test_memory_holds_the_largest_tensor_not_the_model(tmp_path):
     largest = max(tensor.nbytes for tensor in state["model"].values())
     whole = 3 * sum(tensor.nbytes for tensor in state["model"].values())
     assert there < 1.5 * largest, f"{there} bytes, largest tensor {largest}, whole {whole}"
-    assert back < 2.5 * largest, f"{back} bytes, largest tensor {largest}, whole {whole}"
+    assert back < 3 * largest, f"{back} bytes, largest tensor {largest}, whole {whole}"
