@@ -81,7 +81,9 @@ def test_command_line_keeps_lines_and_equals_stock_fairseq_generate(finished):
     generate = (
         f"fairseq-generate {out}/data-bin --user-dir mtmoe --path {model} -s en -t de --beam 4"
     )
-    limits = ["--max-len-a", "2", "--max-len-b", "20"]  # as the command has them
+    # As the command has them; fairseq's limit is that of a batch's longest sentence, and a model
+    # that has learned next to nothing always reaches it.
+    limits = ["--max-len-a", "2", "--max-len-b", "20", "--batch-size", "1"]
     stock = run([*generate.split(), *limits, "--remove-bpe", "sentencepiece"], out)
     assert stock.returncode == 0, stock.stderr[-3000:]
     rows = [line.split("\t") for line in stock.stdout.splitlines() if line.startswith("D-")]
@@ -91,8 +93,7 @@ def test_command_line_keeps_lines_and_equals_stock_fairseq_generate(finished):
     scores = [
         sacrebleu.corpus_chrf(side, [references], word_order=2).score for side in (ours, theirs)
     ]
-    # The model has learned next to nothing, and its near-ties may fall either way.
-    assert scores[0] == pytest.approx(scores[1], abs=1)
+    assert scores[0] == pytest.approx(scores[1], abs=0.3)
 
 
 @pytest.mark.slow
