@@ -168,7 +168,8 @@ def without_a_weight_of_an_expert(folder):
 def edit_rank(folder, change):
     """Replace each weight of rank 1's file by what `change` makes of it; None leaves it out."""
     path = folder / "moe-rank-1.pt"
-    state = torch.load(path, weights_only=False)
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        state = torch.load(path, weights_only=True)
     changed = {name: change(name, tensor) for name, tensor in state["model"].items()}
     state["model"] = {name: tensor for name, tensor in changed.items() if tensor is not None}
     torch.save(state, path)
