@@ -30,6 +30,15 @@ def describe_machine() -> str:
     return f"{_processor()}, {os.cpu_count()} cores, {num_cores()} usable"
 
 
+def describe_device(name: str) -> str:
+    """The machine, and its GPU for the device `cuda`."""
+    if name != "cuda":
+        return describe_machine()
+    import torch  # the head of a table of a CPU needs none
+
+    return f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}; {describe_machine()}"
+
+
 def _processor() -> str:
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():

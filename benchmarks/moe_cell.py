@@ -16,6 +16,7 @@ from benchmarks.worker import Call
 
 PASSES = ("fwd", "fwdbwd")
 DTYPES = ("float32", "bfloat16")
+DEVICES = ("cpu", "cuda")
 EXPERT_RANGE = 0.04  # first weights of experts are uniform in +- this
 
 
@@ -29,6 +30,7 @@ class Cell:
     dtype: str  # of `DTYPES`
     dim: int  # D
     ffn_dim: int  # F
+    device: str = "cpu"  # of `DEVICES`
 
     def __str__(self) -> str:
         return f"{self.tokens} tokens, {self.experts} experts, top-{self.top_k}, {self.dtype}"
@@ -56,7 +58,7 @@ def make_model(make: Callable[[], nn.Module], cell: Cell, router: str = "") -> n
     """
     with torch.device("meta"):
         model = make()
-    model = model.to(cell.torch_dtype).to_empty(device="cpu")
+    model = model.to(cell.torch_dtype).to_empty(device=cell.device)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name == router:
@@ -77,7 +79,8 @@ def _fill_router(weight: Tensor) -> None:
 def draw(cell: Cell, seed: int) -> Tensor:
     """(1, T, D) normal numbers."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(1, cell.tokens, cell.dim, generator=generator).to(cell.torch_dtype)
+    numbers = torch.randn(1, cell.tokens, cell.dim, generator=generator)
+    return numbers.to(cell.device, cell.torch_dtype)
 
 
 def make_calls(
@@ -87,7 +90,7 @@ def make_calls(
 
     Backward starts at a given gradient of the output, and reaches the input and all parameters;
     gradients are given back after the clock stops. Losses of the router are computed where the
-    layer does so, but have no part in backward.
+    layer does so, but have no part in backward. On a GPU, a call ends when its work is done.
 
     Args:
         forward: (1, T, D) to (1, T, D) by `model`.
@@ -97,15 +100,24 @@ def make_calls(
     def run_forward() -> None:
         with torch.no_grad():
             forward(x)
+        wait_for(cell.device)
 
     def run_both() -> None:
         forward(x).backward(gradient)  # type: ignore[no-untyped-call]
+        wait_for(cell.device)
 
     def forget() -> None:
         x.grad = None
         model.zero_grad(set_to_none=True)
+        wait_for(cell.device)
 
     return {
         "fwd": Call(run_forward, before=model.eval),
         "fwdbwd": Call(run_both, before=model.train, after=forget),
     }
+
+
+def wait_for(device: str) -> None:
+    """Until a GPU has done what it was given; a CPU has always."""
+    if device == "cuda":
+        torch.cuda.synchronize()

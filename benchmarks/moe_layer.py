@@ -20,7 +20,7 @@ from tqdm import tqdm
 from benchmarks.machine import (
     PEERS,
     describe_commit,
-    describe_machine,
+    describe_device,
     describe_versions,
     today,
 )
@@ -61,7 +61,7 @@ def main() -> None:
     if args.plot:
         from benchmarks.moe_plot import draw_ratios
 
-        draw_ratios(results, args.plot, f"MoE layer on {describe_machine()}")
+        draw_ratios(results, args.plot, f"MoE layer on {describe_device(args.device)}")
 
 
 def rows_of(args: argparse.Namespace) -> list[Row]:
@@ -141,7 +141,7 @@ def describe(args: argparse.Namespace) -> str:
     """The head of the output: machine, versions, settings."""
     lines = [
         f"MoE layer, D {args.dim}, F {args.ffn_dim}",
-        f"machine: {describe_machine()}; threads: {args.threads}",
+        f"machine: {describe_device(args.device)}; threads: {args.threads}",
         f"versions: {describe_versions(['torch'])}, mtmoe commit {describe_commit()}",
         f"rounds: {args.rounds}; date: {today()}",
     ]

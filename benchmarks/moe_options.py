@@ -6,8 +6,10 @@ import argparse
 from collections.abc import Iterator, Sequence
 from itertools import product
 
+import torch
+
 from benchmarks.machine import PEERS, num_cores
-from benchmarks.moe_cell import DTYPES, PASSES, Cell
+from benchmarks.moe_cell import DEVICES, DTYPES, PASSES, Cell
 from benchmarks.options import check_peers, check_threads, read_number, read_numbers
 from mtmoe.cli.main import Parser
 from mtmoe.errors import ConfigError
@@ -35,6 +37,7 @@ def parse_arguments(words: Sequence[str], description: str | None) -> argparse.N
     parser.add_argument("--dtypes", default=",".join(DTYPES), metavar="NAME,...")
     parser.add_argument("--passes", default=",".join(PASSES), metavar="NAME,...")
     parser.add_argument("--threads", default=str(num_cores()), metavar="N", help="of each row")
+    parser.add_argument("--device", default="cpu", choices=DEVICES)
     parser.add_argument("--dim", default="512", metavar="D", help="width of the model")
     parser.add_argument("--ffn-dim", default="2048", metavar="F", help="width of an expert")
     parser.add_argument(
@@ -78,6 +81,8 @@ def check(args: argparse.Namespace) -> None:
         ConfigError: names the option.
     """
     check_threads(args.threads)
+    if args.device == "cuda":
+        check_gpu(is_profiled=args.profile is not None)
     if max(args.top_k) > min(args.experts):
         raise ConfigError(
             f"--top-k must be at most the fewest --experts ({min(args.experts)}), but is "
@@ -91,7 +96,21 @@ def check(args: argparse.Namespace) -> None:
         check_output(f"--{option}", getattr(args, option))
 
 
+def check_gpu(is_profiled: bool) -> None:
+    """Refuse `--device cuda` where it cannot be.
+
+    Raises:
+        ConfigError: there is no GPU, or its profile is asked for.
+    """
+    if is_profiled:
+        raise ConfigError(
+            "--profile must be without --device cuda, but is with it. Use benchmarks.gpu_kernels."
+        )
+    if not torch.cuda.is_available():
+        raise ConfigError("--device must be cpu where PyTorch finds no GPU, but is cuda.")
+
+
 def _cells(args: argparse.Namespace) -> Iterator[Cell]:
     sizes = product(args.dtypes, args.top_k, args.tokens, args.experts)
     for dtype, top_k, tokens, experts in sizes:
-        yield Cell(tokens, experts, top_k, dtype, args.dim, args.ffn_dim)
+        yield Cell(tokens, experts, top_k, dtype, args.dim, args.ffn_dim, args.device)

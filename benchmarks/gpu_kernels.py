@@ -1,0 +1,244 @@
+"""Time of each Triton kernel on a GPU, beside what bounds it and beside torch's `grouped_mm`.
+
+The bound is the larger of bytes over the bandwidth of a large copy, and operations over the rate of
+a large matrix product, both measured first; bytes count each tensor once. Times are medians by the
+device's own clock, with the L2 cache emptied before each run. `grouped_mm` only multiplies: bias
+and activation, which our kernels add, are not in its time.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from benchmarks.machine import describe_commit, describe_device, describe_versions, today
+from benchmarks.moe_cell import DTYPES
+from benchmarks.moe_options import check_gpu
+from benchmarks.options import read_number
+from benchmarks.timings import markdown_table
+from mtmoe.cli.main import Parser
+from mtmoe.config import Activation
+from mtmoe.errors import ConfigError, run_command
+
+if TYPE_CHECKING:
+    from mtmoe.ops.dispatch import Permutation
+    from mtmoe.ops.triton.tiles import TileMap
+
+COPY_BYTES = 2**31
+PRODUCT_SIZE = 8192
+MILLISECONDS = 100  # of runs, each step
+Step = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """T tokens with K choices among E experts; widths D of the model, F of an expert."""
+
+    T: int
+    K: int
+    E: int
+    D: int
+    F: int
+    dtype: torch.dtype
+
+    @property
+    def R(self) -> int:  # noqa: N802
+        """Rows of all experts."""
+        return self.T * self.K
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the device does at best, measured."""
+
+    bytes_per_second: float
+    operations_per_second: float
+
+    def seconds(self, num_bytes: float, num_operations: float) -> float:
+        """The least time for so much."""
+        by_memory = num_bytes / self.bytes_per_second
+        return max(by_memory, num_operations / self.operations_per_second)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One step: its time, bound, and the time of `grouped_mm` for the same product."""
+
+    step: str
+    seconds: float
+    bound: float
+    grouped_mm: float | None = None
+
+
+def main() -> None:
+    """Print the table for the sizes of the command line."""
+    parser = Parser("python -m benchmarks.gpu_kernels", description=__doc__)
+    defaults = {"tokens": "8192", "top-k": "1", "experts": "64", "dim": "1024", "ffn-dim": "4096"}
+    for name, value in defaults.items():
+        parser.add_argument(f"--{name}", default=value, metavar="N")
+    parser.add_argument("--dtype", default="bfloat16", choices=DTYPES)
+    args = vars(parser.parse_args(sys.argv[1:]))
+    dtype = getattr(torch, args.pop("dtype"))
+    T, K, E, D, F = (read_number(name, word) for name, word in args.items())
+    if K > E:
+        raise ConfigError(f"--top-k must be at most --experts ({E}), but is {K}.")
+    check_gpu(is_profiled=False)
+    sizes = Sizes(T, K, E, D, F, dtype)
+    limits = measure_limits(dtype)
+    lines = [
+        f"- Triton kernels, {sizes}",
+        f"- machine: {describe_device('cuda')}",
+        f"- versions: {describe_versions(['torch', 'triton'])}, mtmoe commit {describe_commit()}",
+        f"- copy: {limits.bytes_per_second / 1e12:.2f} TB/s read and written; product of "
+        f"{PRODUCT_SIZE}: {limits.operations_per_second / 1e12:.0f} TFLOPS; date: {today()}",
+    ]
+    sys.stdout.write("\n".join(lines) + "\n\n" + to_markdown(measure(sizes, limits)) + "\n")
+
+
+def seconds_of(step: Step) -> float:
+    """The median time of a step on the device."""
+    from triton.testing import do_bench
+
+    found: float = do_bench(step, warmup=25, rep=MILLISECONDS, return_mode="median")
+    return found / 1e3
+
+
+def measure_limits(dtype: torch.dtype) -> Limits:
+    """A copy far larger than the cache, and a product that fills the device; without TF32."""
+    source = torch.randint(256, (COPY_BYTES,), dtype=torch.uint8, device="cuda")
+    target = torch.empty_like(source)
+    bandwidth = 2 * COPY_BYTES / seconds_of(lambda: target.copy_(source))
+    a = torch.randn(PRODUCT_SIZE, PRODUCT_SIZE, device="cuda").to(dtype)
+    b, out = torch.randn_like(a), torch.empty_like(a)
+    rate = 2 * PRODUCT_SIZE**3 / seconds_of(lambda: torch.mm(a, b, out=out))
+    return Limits(bandwidth, rate)
+
+
+def measure(sizes: Sizes, limits: Limits) -> list[Measured]:
+    """All steps of an MoE layer with ReLU, forward and backward."""
+    from mtmoe.ops.triton.permute import combine, permute, sum_choices
+    from mtmoe.ops.triton.routing import assign_slots, sort_by_expert
+
+    T, K, E, D, dtype = sizes.T, sizes.K, sizes.E, sizes.D, sizes.dtype
+    generator = torch.Generator("cuda").manual_seed(1)
+    scores = torch.rand(T, E, device="cuda", generator=generator)
+    expert = scores.topk(K).indices
+    slot = torch.zeros_like(expert)
+    order = sort_by_expert(expert, slot, E)
+    x = torch.randn(T, D, device="cuda", generator=generator).to(dtype)
+    weight = torch.rand(T, K, device="cuda", generator=generator).requires_grad_()
+    rows = permute(x, order).requires_grad_()
+    y = combine(rows, weight, order)
+    moved = (T + sizes.R) * D * dtype.itemsize
+
+    def combine_backward() -> object:
+        return torch.autograd.grad(y, (rows, weight), x, retain_graph=True)
+
+    def step(name: str, run: Step, num_bytes: float) -> Measured:
+        return Measured(name, seconds_of(run), limits.seconds(num_bytes, 0))
+
+    return [
+        step("slots, with a capacity", lambda: assign_slots(expert, E, T // E), 16 * sizes.R),
+        step("order by expert", lambda: sort_by_expert(expert, slot, E), 24 * sizes.R),
+        step("permute", lambda: permute(x, order), moved),
+        *measure_products(sizes, limits, rows.detach(), order),
+        step("combine", lambda: combine(rows, weight, order), moved),
+        step("combine, backward", combine_backward, moved + sizes.R * D * dtype.itemsize),
+        step("permute, backward", lambda: sum_choices(x, None, order.row), moved),
+    ]
+
+
+def measure_products(
+    sizes: Sizes, limits: Limits, rows: Tensor, order: Permutation
+) -> list[Measured]:
+    """The steps between permute and combine."""
+    from mtmoe.ops.triton.blocks import rows_per_tile
+    from mtmoe.ops.triton.hidden_gradient import hidden_gradient
+    from mtmoe.ops.triton.linear import grouped_linear
+    from mtmoe.ops.triton.tiles import map_tiles
+    from mtmoe.ops.triton.weight_gradient import bias_gradient, weight_gradient
+
+    R, E, D, F, dtype = sizes.R, sizes.E, sizes.D, sizes.F, sizes.dtype
+    size = dtype.itemsize
+    w_in, w_out = draw(E, D, F, dtype=dtype), draw(E, F, D, dtype=dtype)
+    b_in, b_out = draw(E, F, dtype=dtype), draw(E, D, dtype=dtype)
+    hidden, grad = draw(R, F, dtype=dtype).relu(), draw(R, D, dtype=dtype)
+    height = rows_per_tile(dtype, R, E)
+    tiles: TileMap = map_tiles(order.counts, R, height)
+    d_hidden = hidden_gradient(grad, w_out, hidden, None, tiles, Activation.relu).linear
+    w_in_t = w_in.transpose(1, 2)
+    weights, narrow, wide = E * D * F * size, R * D * size, R * F * size
+    operations = 2 * R * D * F
+    ends = order.counts.cumsum(0).int()
+
+    def grouped(a: Tensor, b: Tensor) -> float | None:
+        """None where torch has no `grouped_mm` for the dtype."""
+        if dtype != torch.bfloat16:
+            return None
+        return seconds_of(lambda: torch._grouped_mm(a, b, offs=ends))
+
+    def product(name: str, run: Step, num_bytes: int, other: tuple[Tensor, Tensor]) -> Measured:
+        bound = limits.seconds(num_bytes, operations)
+        return Measured(name, seconds_of(run), bound, grouped(*other))
+
+    def plain(name: str, run: Step, num_bytes: int) -> Measured:
+        return Measured(name, seconds_of(run), limits.seconds(num_bytes, 0))
+
+    once = weights + narrow + wide
+    return [
+        plain("table of tiles", lambda: map_tiles(order.counts, R, height), 8 * E),
+        product(
+            "first linear map, bias, ReLU",
+            lambda: grouped_linear(rows, w_in, b_in, tiles, "relu"), once, (rows, w_in),
+        ),
+        product(
+            "second linear map, bias",
+            lambda: grouped_linear(hidden, w_out, b_out, tiles), once, (hidden, w_out),
+        ),
+        product(
+            "hidden gradient, ReLU",
+            lambda: hidden_gradient(grad, w_out, hidden, None, tiles, Activation.relu),
+            once + wide, (grad, w_out.transpose(1, 2)),
+        ),
+        product(
+            "gradient of the rows",
+            lambda: grouped_linear(d_hidden, w_in_t, None, tiles), once, (d_hidden, w_in_t),
+        ),
+        product(
+            "gradient of w_in",
+            lambda: weight_gradient(rows, d_hidden, tiles, dtype), once, (rows.t(), d_hidden),
+        ),
+        product(
+            "gradient of w_out",
+            lambda: weight_gradient(hidden, grad, tiles, dtype), once, (hidden.t(), grad),
+        ),
+        plain("gradient of b_in", lambda: bias_gradient(d_hidden, tiles, dtype), wide),
+        plain("gradient of b_out", lambda: bias_gradient(grad, tiles, dtype), narrow),
+    ]  # fmt: skip
+
+
+def draw(*shape: int, dtype: torch.dtype) -> Tensor:
+    """Small normal numbers: products on zeros are faster than on real ones."""
+    return (0.04 * torch.randn(*shape, device="cuda")).to(dtype)
+
+
+def to_markdown(found: Sequence[Measured]) -> str:
+    """A line a step, in microseconds."""
+    head = ["step", "microseconds", "bound", "time / bound", "grouped_mm", "time / grouped_mm"]
+    lines = []
+    for m in found:
+        other = ["", ""]
+        if m.grouped_mm is not None:
+            other = [f"{m.grouped_mm * 1e6:.0f}", f"{m.seconds / m.grouped_mm:.2f}"]
+        times = [f"{m.seconds * 1e6:.0f}", f"{m.bound * 1e6:.1f}", f"{m.seconds / m.bound:.2f}"]
+        lines.append([m.step, *times, *other])
+    return markdown_table(head, lines)
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))
