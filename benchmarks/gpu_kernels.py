@@ -1,9 +1,10 @@
 """Time of each Triton kernel on a GPU, beside what bounds it and beside torch's `grouped_mm`.
 
 The bound is the larger of bytes over the bandwidth of a large copy, and operations over the rate of
-a large matrix product, both measured first; bytes count each tensor once. Times are medians by the
-device's own clock, with the L2 cache emptied before each run. `grouped_mm` only multiplies: bias
-and activation, which our kernels add, are not in its time.
+a large matrix product, both measured first; bytes count each tensor once. "busy" is what the
+kernels of a step take, without the gaps between them, with the L2 cache emptied before each run;
+"eager" is the median from first to last, gaps included: steps of many small kernels wait for the
+host there. `grouped_mm` only multiplies: bias and activation, which our kernels add, are not in it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.machine import describe_commit, describe_device, describe_versions, today
 from benchmarks.moe_cell import DTYPES
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
     from mtmoe.ops.triton.tiles import TileMap
 
 COPY_BYTES = 2**31
+FLUSH_BYTES = 2**28  # more than any L2 cache holds
+FLUSH = "Memcpy DtoD"  # what the profiler calls that copy
+REPEATS = 20  # runs of which the busy time is the mean
 PRODUCT_SIZE = 8192
 MILLISECONDS = 100  # of runs, each step
 Step = Callable[[], object]
@@ -70,7 +75,8 @@ class Measured:
     """One step: its time, bound, and the time of `grouped_mm` for the same product."""
 
     step: str
-    seconds: float
+    busy: float
+    eager: float
     bound: float
     grouped_mm: float | None = None
 
@@ -101,11 +107,25 @@ def main() -> None:
 
 
 def seconds_of(step: Step) -> float:
-    """The median time of a step on the device."""
+    """The median time of a step on the device, from its first kernel to its last."""
     from triton.testing import do_bench
 
     found: float = do_bench(step, warmup=25, rep=MILLISECONDS, return_mode="median")
     return found / 1e3
+
+
+def busy_seconds(step: Step) -> float:
+    """The sum of the times of a step's kernels, the mean of `REPEATS` runs."""
+    cache = torch.empty(2, FLUSH_BYTES, dtype=torch.uint8, device="cuda")
+    step()
+    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+        for _ in range(REPEATS):
+            cache[0].copy_(cache[1])
+            step()
+        torch.cuda.synchronize()
+    events = [event for event in profiler.key_averages() if not event.key.startswith(FLUSH)]
+    total: float = sum(event.self_device_time_total for event in events)
+    return total / 1e6 / REPEATS
 
 
 def measure_limits(dtype: torch.dtype) -> Limits:
@@ -140,7 +160,7 @@ def measure(sizes: Sizes, limits: Limits) -> list[Measured]:
         return torch.autograd.grad(y, (rows, weight), x, retain_graph=True)
 
     def step(name: str, run: Step, num_bytes: float) -> Measured:
-        return Measured(name, seconds_of(run), limits.seconds(num_bytes, 0))
+        return time_step(name, run, limits.seconds(num_bytes, 0))
 
     return [
         step("slots, with a capacity", lambda: assign_slots(expert, E, T // E), 16 * sizes.R),
@@ -180,14 +200,13 @@ def measure_products(
         """None where torch has no `grouped_mm` for the dtype."""
         if dtype != torch.bfloat16:
             return None
-        return seconds_of(lambda: torch._grouped_mm(a, b, offs=ends))
+        return busy_seconds(lambda: torch._grouped_mm(a, b, offs=ends))
 
     def product(name: str, run: Step, num_bytes: int, other: tuple[Tensor, Tensor]) -> Measured:
-        bound = limits.seconds(num_bytes, operations)
-        return Measured(name, seconds_of(run), bound, grouped(*other))
+        return time_step(name, run, limits.seconds(num_bytes, operations), grouped(*other))
 
     def plain(name: str, run: Step, num_bytes: int) -> Measured:
-        return Measured(name, seconds_of(run), limits.seconds(num_bytes, 0))
+        return time_step(name, run, limits.seconds(num_bytes, 0))
 
     once = weights + narrow + wide
     return [
@@ -222,6 +241,11 @@ def measure_products(
     ]  # fmt: skip
 
 
+def time_step(name: str, run: Step, bound: float, grouped_mm: float | None = None) -> Measured:
+    """Time one step."""
+    return Measured(name, busy_seconds(run), seconds_of(run), bound, grouped_mm)
+
+
 def draw(*shape: int, dtype: torch.dtype) -> Tensor:
     """Small normal numbers: products on zeros are faster than on real ones."""
     return (0.04 * torch.randn(*shape, device="cuda")).to(dtype)
@@ -229,14 +253,15 @@ def draw(*shape: int, dtype: torch.dtype) -> Tensor:
 
 def to_markdown(found: Sequence[Measured]) -> str:
     """A line a step, in microseconds."""
-    head = ["step", "microseconds", "bound", "time / bound", "grouped_mm", "time / grouped_mm"]
+    head = ["step", "busy, microseconds", "eager", "bound", "busy / bound"]
+    head += ["grouped_mm, busy", "busy / grouped_mm"]
     lines = []
     for m in found:
         other = ["", ""]
         if m.grouped_mm is not None:
-            other = [f"{m.grouped_mm * 1e6:.0f}", f"{m.seconds / m.grouped_mm:.2f}"]
-        times = [f"{m.seconds * 1e6:.0f}", f"{m.bound * 1e6:.1f}", f"{m.seconds / m.bound:.2f}"]
-        lines.append([m.step, *times, *other])
+            other = [f"{m.grouped_mm * 1e6:.0f}", f"{m.busy / m.grouped_mm:.2f}"]
+        times = [f"{seconds * 1e6:.1f}" for seconds in (m.busy, m.eager, m.bound)]
+        lines.append([m.step, *times, f"{m.busy / m.bound:.2f}", *other])
     return markdown_table(head, lines)
 
 

@@ -17,6 +17,7 @@ from benchmarks.worker import Call
 PASSES = ("fwd", "fwdbwd")
 DTYPES = ("float32", "bfloat16")
 DEVICES = ("cpu", "cuda")
+PASSES_OF_A_CALL = 20  # on a GPU, which would sleep between single ones
 EXPERT_RANGE = 0.04  # first weights of experts are uniform in +- this
 
 
@@ -90,26 +91,32 @@ def make_calls(
 
     Backward starts at a given gradient of the output, and reaches the input and all parameters;
     gradients are given back after the clock stops. Losses of the router are computed where the
-    layer does so, but have no part in backward. On a GPU, a call ends when its work is done.
+    layer does so, but have no part in backward. On a GPU, a call is `PASSES_OF_A_CALL` passes in a
+    row, as in a training, and ends when their work is done.
 
     Args:
         forward: (1, T, D) to (1, T, D) by `model`.
     """
     x, gradient = draw(cell, seed=2).requires_grad_(), draw(cell, seed=3)
 
+    count = PASSES_OF_A_CALL if cell.device == "cuda" else 1
+
     def run_forward() -> None:
-        with torch.no_grad():
-            forward(x)
+        for _ in range(count):
+            with torch.no_grad():
+                forward(x)
         wait_for(cell.device)
 
     def run_both() -> None:
-        forward(x).backward(gradient)  # type: ignore[no-untyped-call]
+        for number in range(count):
+            forward(x).backward(gradient)  # type: ignore[no-untyped-call]
+            if number + 1 < count:
+                forget()
         wait_for(cell.device)
 
     def forget() -> None:
         x.grad = None
         model.zero_grad(set_to_none=True)
-        wait_for(cell.device)
 
     return {
         "fwd": Call(run_forward, before=model.eval),
