@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mtmoe.modules.router import Routing
-from mtmoe.ops.routing import DROPPED, SKIPPED
+from mtmoe.ops.routing import DROPPED, SKIPPED, count_numbers
 
 
 @torch.no_grad()
@@ -19,10 +19,11 @@ def routing_statistics(routing: Routing) -> dict[str, Tensor]:
         that entropy / choices is the mean over tokens. Skipped choices are in none of them.
     """
     probs, is_wanted = routing.probs, routing.slot != SKIPPED
-    T, choices = probs.shape[0], is_wanted.sum()
+    (T, E), choices = probs.shape, is_wanted.sum()
+    expert = routing.expert.masked_fill(~is_wanted, E)
     entropy = -(probs * probs.clamp_min(1e-30).log()).sum() * choices / max(T, 1)
     return {
-        "tokens": torch.bincount(routing.expert[is_wanted], minlength=probs.shape[1]),
+        "tokens": count_numbers(expert.flatten(), E + 1)[:E],
         "choices": choices,
         "dropped": (routing.slot == DROPPED).sum(),
         "entropy": entropy,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
+
+from mtmoe.ops.routing import count_numbers
 
 
 def _alone(x: Tensor) -> Tensor:
@@ -33,7 +34,7 @@ def balance_loss(
     """
     T, E = probs.shape
     T = T if num_tokens is None else num_tokens
-    chosen = sum_ranks(torch.bincount(expert, minlength=E)).to(probs.dtype)
+    chosen = sum_ranks(count_numbers(expert, E)).to(probs.dtype)
     return E * (sum_ranks(probs.sum(0)) * chosen).sum() / max(T, 1) ** 2
 
 

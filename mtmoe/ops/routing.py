@@ -37,6 +37,17 @@ def choose_experts(probs: Tensor, top_k: int, bias: Tensor | None = None) -> Ten
     return biased.topk(top_k).indices
 
 
+def count_numbers(numbers: Tensor, size: int) -> Tensor:
+    """(size,) int64: how often 0, 1, ... occur among `numbers`, (N,) int64, all below `size`.
+
+    `torch.bincount`, but a GPU is not waited for.
+    """
+    if not numbers.is_cuda:
+        return torch.bincount(numbers, minlength=size)
+    one = torch.ones((), dtype=torch.int64, device=numbers.device)
+    return numbers.new_zeros(size).scatter_add_(0, numbers, one.expand_as(numbers))
+
+
 def choose_tokens(probs: Tensor, sentence: Tensor, tokens_per_expert: Tensor) -> Tensor:
     """Each expert takes its best tokens of each sentence (Zhou et al. 2022, arXiv:2202.09368).
 

@@ -90,6 +90,16 @@ def weight_gradient_blocks(rows: Tensor, grad: Tensor) -> Blocks:
     return Blocks(128, 128, 64, 8, 3)
 
 
+def readable(weight: Tensor) -> Tensor:
+    """The same (E, A, B) weight, copied where the kernels would read it slowly.
+
+    Tensor cores read transposed tiles of half precision as well. In float32, such a product takes
+    4.6 times as long (H200, docs/kernels.md); a copy takes a fifth of a product.
+    """
+    is_transposed = weight.dtype == torch.float32 and weight.stride(-1) != 1
+    return weight.contiguous() if is_transposed else weight
+
+
 def is_aligned(*widths: int) -> bool:
     """Whether rows of these widths are read 16 bytes at a time; else each number has an address."""
     return all(width % 16 == 0 for width in widths)

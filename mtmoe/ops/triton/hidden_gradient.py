@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mtmoe.config import Activation
 from mtmoe.ops.triton.activation import activation_gradient, normal_cdf, sigmoid
-from mtmoe.ops.triton.blocks import product_blocks
+from mtmoe.ops.triton.blocks import product_blocks, readable
 from mtmoe.ops.triton.launch import launch
 from mtmoe.ops.triton.product import add_product
 from mtmoe.ops.triton.tiles import TileMap, load_tile
@@ -49,12 +49,13 @@ def hidden_gradient(
     d_gate = None if gate is None else torch.empty_like(kept)
     hidden = kept if activation is Activation.relu else torch.empty_like(kept)
     num_live = 1 if activation is Activation.relu else 2
-    blocks = product_blocks(grad, w_out, tiles.rows_per_tile, num_live)
+    weight = readable(w_out.transpose(1, 2))
+    blocks = product_blocks(grad, weight, tiles.rows_per_tile, num_live)
     launch(
         hidden_gradient_kernel,
         (triton.cdiv(F, blocks.columns), tiles.num_tiles),
         grad,
-        w_out,
+        weight,
         kept,
         gate,
         d_linear,
@@ -64,6 +65,7 @@ def hidden_gradient(
         E,
         D,
         F,
+        *weight.stride()[1:],
         ACTIVATION=activation.value,
         **blocks.arguments,
     )
@@ -83,17 +85,19 @@ def hidden_gradient_kernel(  # noqa: PLR0913
     E: tl.tensor,
     D: tl.tensor,
     F: tl.tensor,
+    depth_stride: tl.tensor,
+    column_stride: tl.tensor,
     ACTIVATION: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     DEPTH: tl.constexpr,
 ) -> None:
-    """Program (j, i) computes row tile i times columns block j of w_out^T, read in place."""
+    """Program (j, i) computes row tile i times columns block j of w_out^T."""
     expert, first_row, num_rows = load_tile(tile_ptr, tl.program_id(1))
     if num_rows == 0:
         return
     column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
-    sizes = (num_rows, column, tl.where(expert < E, D, 0), F, D, 1, D)
+    sizes = (num_rows, column, tl.where(expert < E, D, 0), F, D, depth_stride, column_stride)
     grad = tl.zeros((ROWS, COLUMNS), tl.float32)
     weight_ptr += expert.to(tl.int64) * F * D
     grad = add_product(grad, grad_ptr + first_row * D, weight_ptr, sizes, ROWS, DEPTH)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import torch
@@ -18,5 +19,6 @@ def launch(
     """
     if 0 in grid:
         return
-    with torch.cuda.device_of(first):  # type: ignore[no-untyped-call]
+    is_elsewhere = first.is_cuda and first.device.index != torch.cuda.current_device()
+    with torch.cuda.device(first.device) if is_elsewhere else contextlib.nullcontext():
         kernel[grid](first, *others, enable_fp_fusion=True, **constants)

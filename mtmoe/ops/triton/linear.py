@@ -13,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from mtmoe.ops.triton.activation import activate
-from mtmoe.ops.triton.blocks import product_blocks
+from mtmoe.ops.triton.blocks import product_blocks, readable
 from mtmoe.ops.triton.launch import launch
 from mtmoe.ops.triton.product import add_product
 from mtmoe.ops.triton.tiles import TileMap, load_tile
@@ -32,7 +32,7 @@ def grouped_linear(
 
     Args:
         rows: (R, A) contiguous, the rows of expert 0 first.
-        weight: (E, A, B) with any strides, so that a transposed view costs nothing.
+        weight: (E, A, B) with any strides: a transposed view costs nothing in half precision.
         bias: (E, B) contiguous, or none.
         activation: none, relu or gelu.
         keeps_input: whether to return what the activation was given, too.
@@ -44,7 +44,8 @@ def grouped_linear(
     A, B = weight.shape[1:]
     out = rows.new_empty(rows.shape[0], B)
     kept = torch.empty_like(out) if keeps_input else None
-    rows2, weight2 = second or (None, None)
+    weight = readable(weight)
+    rows2, weight2 = (second[0], readable(second[1])) if second else (None, None)
     assert weight2 is None or weight2.stride() == weight.stride()
     blocks = product_blocks(rows, weight, tiles.rows_per_tile)
     launch(

@@ -1,8 +1,8 @@
-"""Slots and the order of rows by a counting sort; nothing waits for the device.
+"""Slots and the order of rows by counting; nothing waits for the device.
 
-Three steps: each block of choices ranks its keys among themselves and counts them; a scan over the
-blocks tells how many equal keys came before each block; the sum of the two is the place of a choice
-among its equals. Integers only, so that the result is the same from run to run.
+A GPU takes far less time for either than its host for starting a kernel: each is one kernel, in
+which the program of an expert walks through all choices and numbers its own. Integers only, so that
+the result is the same from run to run.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from mtmoe.ops.dispatch import Permutation
 from mtmoe.ops.routing import DROPPED
 from mtmoe.ops.triton.launch import launch
 
-BLOCK = 128  # choices of one program
+BLOCK = 1024  # choices that a program reads in one step
 NO_ROW = tl.constexpr(DROPPED)
 
 
@@ -28,24 +28,15 @@ def assign_slots(
     Equals `mtmoe.ops.routing.assign_slots`, whose arguments and result it has.
     """
     T, K = expert.shape
-    if priority is None:
-        order = torch.arange(T, device=expert.device)
-    else:
-        order = priority.argsort(descending=True, stable=True)
-    key = expert[order].t().flatten()  # (K * T,) in the order of arrival
-    rank, before = rank_keys(key, num_experts)
+    order = None if priority is None else priority.argsort(descending=True, stable=True)
     slot = torch.empty(T, K, dtype=torch.int64, device=expert.device)
-    grid = (triton.cdiv(T * K, BLOCK),)
     launch(
         slot_kernel,
-        grid,
-        key,
-        rank,
-        before,
+        (num_experts,),
+        expert.contiguous(),
         order,
         slot,
         T,
-        num_experts,
         capacity,
         K=K,
         BLOCK=BLOCK,
@@ -63,112 +54,88 @@ def sort_by_expert(expert: Tensor, slot: Tensor, num_experts: int) -> Permutatio
         expert: (T, K) int64.
         slot: (T, K) int64; negative where the choice has no slot.
     """
-    key = expert.masked_fill(slot < 0, num_experts).flatten()
-    rank, before = rank_keys(key, num_experts + 1)
-    counts = before[-1].long()
-    start = counts.cumsum(0) - counts
-    row, choice = torch.empty_like(key), torch.empty_like(key)
-    N = key.shape[0]
-    grid = (triton.cdiv(N, BLOCK),)
-    launch(row_kernel, grid, key, rank, before, start, row, choice, N, num_experts, BLOCK=BLOCK)
-    return Permutation(choice, row.view(expert.shape), counts[:num_experts])
-
-
-def rank_keys(key: Tensor, num_keys: int) -> tuple[Tensor, Tensor]:
-    """Rank each key among its equals in its block, and count the equals in the blocks before.
-
-    Args:
-        key: (N,) int64, each in [0, num_keys).
-
-    Returns:
-        rank (N,) and before (blocks + 1, num_keys), both int32; the last of `before` are totals.
-    """
-    N = key.shape[0]
-    num_blocks = triton.cdiv(N, BLOCK)
-    rank = torch.empty(N, dtype=torch.int32, device=key.device)
-    count = torch.zeros(num_blocks + 1, num_keys, dtype=torch.int32, device=key.device)
-    launch(rank_kernel, (num_blocks,), key, rank, count, N, num_keys, BLOCK=BLOCK, num_warps=8)
-    return rank, count.cumsum(0, dtype=torch.int32)
-
-
-@triton.jit(do_not_specialize=["N"])  # type: ignore[untyped-decorator]
-def rank_kernel(
-    key_ptr: tl.tensor,
-    rank_ptr: tl.tensor,
-    count_ptr: tl.tensor,
-    N: tl.tensor,
-    num_keys: tl.tensor,
-    BLOCK: tl.constexpr,
-) -> None:
-    """Program b compares all pairs of its BLOCK keys; the last of its equals knows their number."""
-    place = tl.arange(0, BLOCK)
-    i = tl.program_id(0) * BLOCK + place
-    key = tl.load(key_ptr + i, mask=i < N, other=-1).to(tl.int32)
-    is_equal = key[:, None] == key[None, :]
-    is_earlier = place[None, :] < place[:, None]
-    num_equal = tl.sum(is_equal.to(tl.int32), axis=1)
-    rank = tl.sum((is_equal & is_earlier).to(tl.int32), axis=1)
-    tl.store(rank_ptr + i, rank, mask=i < N)
-    is_last = (rank + 1 == num_equal) & (i < N)
-    next_block = tl.program_id(0) + 1
-    tl.store(count_ptr + next_block * num_keys + key, num_equal, mask=is_last)
+    row = torch.empty(expert.shape, dtype=torch.int64, device=expert.device)
+    choice, counts = row.new_empty(row.numel()), row.new_empty(num_experts)
+    launch(
+        row_kernel,
+        (num_experts + 1,),
+        expert.contiguous(),
+        slot.contiguous(),
+        row,
+        choice,
+        counts,
+        row.numel(),
+        num_experts,
+        BLOCK=BLOCK,
+    )
+    return Permutation(choice, row, counts)
 
 
 @triton.jit(do_not_specialize=["T", "capacity"])  # type: ignore[untyped-decorator]
-def slot_kernel(  # noqa: PLR0913
-    key_ptr: tl.tensor,
-    rank_ptr: tl.tensor,
-    before_ptr: tl.tensor,
+def slot_kernel(
+    expert_ptr: tl.tensor,
     order_ptr: tl.tensor,
     slot_ptr: tl.tensor,
     T: tl.tensor,
-    num_keys: tl.tensor,
     capacity: tl.tensor,
     K: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
-    """Program b writes the slots of the BLOCK choices that arrive as number b * BLOCK and on."""
-    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    is_choice = i < T * K
-    slot = place_in_queue(key_ptr, rank_ptr, before_ptr, i, is_choice, num_keys)
-    token = tl.load(order_ptr + i % T, mask=is_choice, other=0)
-    slot = tl.where(slot < capacity, slot, NO_ROW)
-    tl.store(slot_ptr + token * K + i // T, slot, mask=is_choice)
+    """Program e numbers the choices of expert e in the order of arrival: all first ones first."""
+    num_own = 0
+    for begin in range(0, T * K, BLOCK):
+        i = begin + tl.arange(0, BLOCK)
+        is_choice = i < T * K
+        token = i % T
+        if order_ptr is not None:
+            token = tl.load(order_ptr + token, mask=is_choice, other=0)
+        place = token * K + i // T
+        expert = tl.load(expert_ptr + place, mask=is_choice, other=-1)
+        is_own = expert == tl.program_id(0)
+        number = tl.cumsum(is_own.to(tl.int32), 0)
+        slot = num_own + number - 1
+        tl.store(slot_ptr + place, tl.where(slot < capacity, slot, NO_ROW), mask=is_own)
+        num_own += tl.max(number, 0)
 
 
 @triton.jit(do_not_specialize=["N"])  # type: ignore[untyped-decorator]
 def row_kernel(  # noqa: PLR0913
-    key_ptr: tl.tensor,
-    rank_ptr: tl.tensor,
-    before_ptr: tl.tensor,
-    start_ptr: tl.tensor,
+    expert_ptr: tl.tensor,
+    slot_ptr: tl.tensor,
     row_ptr: tl.tensor,
     choice_ptr: tl.tensor,
+    counts_ptr: tl.tensor,
     N: tl.tensor,
     E: tl.tensor,
     BLOCK: tl.constexpr,
 ) -> None:
-    """Program b gives rows to choices b * BLOCK and on; key E stands for having no slot."""
-    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    is_choice = i < N
-    key = tl.load(key_ptr + i, mask=is_choice, other=0)
-    row = tl.load(start_ptr + key, mask=is_choice, other=0)
-    row += place_in_queue(key_ptr, rank_ptr, before_ptr, i, is_choice, E + 1)
-    tl.store(choice_ptr + row, i, mask=is_choice)
-    tl.store(row_ptr + i, tl.where(key < E, row, NO_ROW), mask=is_choice)
+    """Program e gives rows to the choices of expert e, behind those of experts before it.
+
+    Program E gives the last rows to choices without a slot, which have no way back to them.
+    """
+    own = tl.program_id(0)
+    first = 0
+    for begin in range(0, N, BLOCK):
+        key = load_key(expert_ptr, slot_ptr, begin + tl.arange(0, BLOCK), N, E)
+        first += tl.sum((key < own).to(tl.int32), 0)
+    end = first
+    for begin in range(0, N, BLOCK):
+        i = begin + tl.arange(0, BLOCK)
+        is_own = load_key(expert_ptr, slot_ptr, i, N, E) == own
+        number = tl.cumsum(is_own.to(tl.int32), 0)
+        row = (end + number - 1).to(tl.int64)
+        tl.store(choice_ptr + row, i, mask=is_own)
+        tl.store(row_ptr + i, tl.where(own < E, row, NO_ROW), mask=is_own)
+        end += tl.max(number, 0)
+    tl.store(counts_ptr + own, end - first, mask=own < E)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def place_in_queue(
-    key_ptr: tl.tensor,
-    rank_ptr: tl.tensor,
-    before_ptr: tl.tensor,
-    i: tl.tensor,
-    is_choice: tl.tensor,
-    num_keys: tl.tensor,
+def load_key(
+    expert_ptr: tl.tensor, slot_ptr: tl.tensor, i: tl.tensor, N: tl.tensor, E: tl.tensor
 ) -> tl.tensor:
-    """How many equal keys come before choice `i` in its own block and in all blocks before."""
-    key = tl.load(key_ptr + i, mask=is_choice, other=0)
-    rank = tl.load(rank_ptr + i, mask=is_choice, other=0)
-    before = tl.load(before_ptr + tl.program_id(0) * num_keys + key, mask=is_choice, other=0)
-    return rank + before
+    """The expert of choice `i`; E where it has no slot, E + 1 where there is no choice."""
+    is_choice = i < N
+    expert = tl.load(expert_ptr + i, mask=is_choice, other=0).to(tl.int32)
+    slot = tl.load(slot_ptr + i, mask=is_choice, other=0)
+    return tl.where(is_choice, tl.where(slot < 0, E, expert), E + 1)
