@@ -24,6 +24,7 @@ from mtmoe.checkpoint.sharded import (
 )
 from mtmoe.checkpoint.start import find_start
 from mtmoe.config import AdamConfig
+from mtmoe.errors import ConfigError
 from mtmoe.fairseq_view import core_config, fairseq_view, one_sentence
 from mtmoe.optim.tiled_adam import TiledAdam
 from mtmoe.parallel.gradients import gradient_norm, reduce_gradients
@@ -53,6 +54,19 @@ class FusedAdam(FairseqAdam):
         self._model: Any = None  # known from the first update on
         self._saved: dict[str, Any] | None = None  # what rank 0 writes, for the next `state_dict`
         self._optimizer.before_save = self._before_save
+
+    @property
+    def supports_flat_params(self) -> bool:
+        """They do not fit its state's layout; fairseq asks before it flattens float16's copies.
+
+        Raises:
+            SystemExit: after one sentence, where fairseq would give up by a traceback.
+        """
+        with one_sentence():
+            raise ConfigError(
+                "fp16_no_flatten_grads must be on beside fp16 with fused_adam, but is off. Add "
+                "--fp16-no-flatten-grads; or, which is faster and needs no loss scale, use --bf16."
+            )
 
     def all_reduce_grads(self, module: Any) -> None:
         """Average the gradients over the ranks with different batches (not fairseq's way)."""

@@ -52,3 +52,11 @@ def test_scale_does_not_outlive_its_update():
         assert float(optimizer.clip_grad_norm(0.0)) == pytest.approx(0.5 * 3**0.5)
     optimizer.step()
     assert optimizer._scale == 1.0
+
+
+def test_flat_parameters_are_refused_in_one_sentence(capsys):
+    """fairseq asks before it flattens copies of float16 weights, on a GPU."""
+    optimizer = FusedAdam(CONFIG, [torch.nn.Parameter(torch.ones(3))])
+    with pytest.raises(SystemExit, match="2"):
+        assert optimizer.supports_flat_params
+    assert "Add --fp16-no-flatten-grads" in capsys.readouterr().err

@@ -33,7 +33,6 @@ ON_ONE_RANK = {
     "ZeRO-3": ["--zero", "parameters"],
     "ZeRO-2": ["--zero", "gradients"],
     "state on the host": ["--state-location", "host", "--tile-size", "1000"],
-    "parameters on the host": ["--zero", "parameters", "--parameter-location", "host"],
     "recomputed": ["--checkpoint-activations", "full"],
     "communication kept": ["--checkpoint-activations", "keep_communication"],
     "sharded checkpoint": ["--checkpoint-format", "sharded"],
@@ -70,9 +69,8 @@ def test_float32_training_equals_that_on_a_cpu(toy_data, tmp_path, on_cpu):
     assert losses[-1] < losses[0] - 0.5
 
 
-@pytest.mark.parametrize("options", [["--bf16"], ["--fp16"]], ids=["bf16", "fp16"])
-def test_half_precision_learns_alike(toy_data, tmp_path, on_cpu, options):
-    losses = train(toy_data, tmp_path, *options)
+def test_bfloat16_learns_alike(toy_data, tmp_path, on_cpu):
+    losses = train(toy_data, tmp_path, "--bf16")
     assert losses[-1] == pytest.approx(on_cpu[0][-1], abs=0.3)
 
 
@@ -97,11 +95,7 @@ def test_translations_equal_those_on_a_cpu(toy_data, tmp_path, on_cpu):
     assert run(*command, "--device", "cuda", "--dtype", "bfloat16").stdout.count("\n") == 80
 
 
-def test_doctor_agrees_on_a_gpu():
-    done = run(BIN / "torchrun", "--nproc_per_node", "1", BIN / "mtmoe", "doctor")
-    assert "agrees with one process" in done.stdout + done.stderr
-
-
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 @pytest.mark.parametrize("capacity_factor", [0.0, 1.0])
 def test_layer_does_not_wait_for_the_gpu(capacity_factor):
     config = TransformerConfig(

@@ -47,7 +47,8 @@ def grouped_linear(
     weight = readable(weight)
     rows2, weight2 = (second[0], readable(second[1])) if second else (None, None)
     assert weight2 is None or weight2.stride() == weight.stride()
-    blocks = product_blocks(rows, weight, tiles.rows_per_tile)
+    num_live = 2 if second and rows.dtype == torch.float32 else 1  # addresses need registers, too
+    blocks = product_blocks(rows, weight, tiles.rows_per_tile, num_live)
     launch(
         linear_kernel,
         (triton.cdiv(B, blocks.columns), tiles.num_tiles),
