@@ -170,4 +170,5 @@ ALL = [
 @pytest.mark.parametrize("resumed", ALL, ids=str)
 def test_every_layout_resumes_every_other_one(root, resumed):
     folders = [folder_of(root, saved) for saved in ALL]
-    run_ranks(resume_all, num_ranks(resumed), resumed, folders, FORMATS, root / "expected.pt")
+    expected = root / "expected.pt"
+    run_ranks(resume_all, num_ranks(resumed), resumed, folders, FORMATS, expected, limit=600)

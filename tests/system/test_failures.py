@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
 
@@ -30,16 +31,24 @@ def end_of(process):
     return out
 
 
-def meet_save(process, save_dir):
-    """Wait until a save has begun and is not over."""
+def open_saves(save_dir):
+    """What is being written, or was when its process was killed."""
+    with contextlib.suppress(FileNotFoundError):  # a save has ended meanwhile
+        files = {(path, path.stat().st_mtime_ns) for path in save_dir.glob("*.pt.tmp")}
+        return files | set(save_dir.glob("shards/.*.part"))
+    return set()
+
+
+def meet_save(process, save_dir, left):
+    """Wait until a save has begun and is not over; `left` are those of earlier kills."""
     while process.poll() is None:
-        if any(save_dir.glob("shards/.*.part")) or any(save_dir.glob("*.pt.tmp")):
+        if open_saves(save_dir) - left:
             return
         time.sleep(0.0005)
     raise AssertionError(process.communicate()[0][-3000:])
 
 
-def kill_in_update(process, save_dir, number):
+def kill_in_update(process, save_dir, number, left):
     for line in process.stdout:
         if "num_updates" in line:
             break
@@ -47,8 +56,8 @@ def kill_in_update(process, save_dir, number):
     kill_rank(process, number % 2)
 
 
-def kill_in_save(process, save_dir, number):
-    meet_save(process, save_dir)
+def kill_in_save(process, save_dir, number, left):
+    meet_save(process, save_dir, left)
     time.sleep(random.Random(number).uniform(0, 0.02))
     kill_rank(process, number % 2)
 
@@ -58,9 +67,13 @@ def kill_often(data, save_dir, options, kill, times):
     options = [*EXPERT, *LARGE, *options, "--max-update"]
     train(2, data, save_dir, *options, "3")
     for number in range(times):
+        left = open_saves(save_dir)
         process = start(2, data, save_dir, *options, "100000")
-        kill(process, save_dir, number)
-        assert "Signal 9" in end_of(process)
+        try:
+            kill(process, save_dir, number, left)
+            assert "Signal 9" in end_of(process)
+        finally:
+            process.terminate()  # torchrun ends its ranks; nothing where it has ended
     return train(2, data, save_dir, *options, str(END))
 
 
