@@ -19,7 +19,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Shard
 
 from mtmoe.config import Zero
@@ -94,6 +94,13 @@ def _shard_copies(root: nn.Module, units: list[nn.Module], mesh: Mesh, parameter
             module.set_force_sum_reduction_for_comms(True)  # type: ignore[operator]
     for module in [*units, root]:
         wrap(module, mesh.batch_devices, parameters and module is not root, of_experts)
+    if mesh.owners.size > 1:
+        # FSDP2 gathers the weights that come next in backward ahead of time. Between all-to-alls,
+        # with layers computed again, ranks then wait for each other for ever (data 2 x expert 2,
+        # ZeRO-3; why was not traced). A module that names itself gathers nothing ahead.
+        for module in [*experts, *units, root]:
+            if isinstance(module, FSDPModule):
+                module.set_modules_to_backward_prefetch([module])
 
 
 def _wrap(

@@ -20,6 +20,7 @@ QUICK = [
     Cell((2, 1, 1), Zero.parameters, False, FULL, "dropless"),
     Cell((1, 1, 2), Zero.none, False, NONE, "dropless"),
     Cell((1, 2, 2), Zero.gradients, True, KEEP, "rts"),
+    Cell((2, 2, 1), Zero.parameters, False, FULL, "rts"),  # hung, with gathers ahead of time
 ]
 DEDUPLICATING = [  # the one layout of the six on which tokens are deduplicated
     Cell((1, 2, 2), Zero.none, True, FULL, "dropless"),
