@@ -20,8 +20,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.machine import describe_commit, describe_device, describe_versions, today
 from benchmarks.moe_cell import DTYPES
-from benchmarks.moe_options import check_gpu
-from benchmarks.options import read_number
+from benchmarks.options import check_gpu, read_number
 from benchmarks.timings import markdown_table
 from mtmoe.cli.main import Parser
 from mtmoe.config import Activation
@@ -93,7 +92,7 @@ def main() -> None:
     T, K, E, D, F = (read_number(name, word) for name, word in args.items())
     if K > E:
         raise ConfigError(f"--top-k must be at most --experts ({E}), but is {K}.")
-    check_gpu(is_profiled=False)
+    check_gpu()
     sizes = Sizes(T, K, E, D, F, dtype)
     limits = measure_limits(dtype)
     lines = [

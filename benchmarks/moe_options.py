@@ -6,11 +6,9 @@ import argparse
 from collections.abc import Iterator, Sequence
 from itertools import product
 
-import torch
-
 from benchmarks.machine import PEERS, num_cores
 from benchmarks.moe_cell import DEVICES, DTYPES, PASSES, Cell
-from benchmarks.options import check_peers, check_threads, read_number, read_numbers
+from benchmarks.options import check_gpu, check_peers, check_threads, read_number, read_numbers
 from mtmoe.cli.main import Parser
 from mtmoe.errors import ConfigError
 from mtmoe.files import check_output
@@ -82,7 +80,12 @@ def check(args: argparse.Namespace) -> None:
     """
     check_threads(args.threads)
     if args.device == "cuda":
-        check_gpu(is_profiled=args.profile is not None)
+        check_gpu()
+        if args.profile is not None:
+            raise ConfigError(
+                "--profile must be without --device cuda, but is with it. Use "
+                "benchmarks.gpu_kernels."
+            )
     if max(args.top_k) > min(args.experts):
         raise ConfigError(
             f"--top-k must be at most the fewest --experts ({min(args.experts)}), but is "
@@ -94,20 +97,6 @@ def check(args: argparse.Namespace) -> None:
         check_peers(PEERS)
     for option in ("json", "plot"):
         check_output(f"--{option}", getattr(args, option))
-
-
-def check_gpu(is_profiled: bool) -> None:
-    """Refuse `--device cuda` where it cannot be.
-
-    Raises:
-        ConfigError: there is no GPU, or its profile is asked for.
-    """
-    if is_profiled:
-        raise ConfigError(
-            "--profile must be without --device cuda, but is with it. Use benchmarks.gpu_kernels."
-        )
-    if not torch.cuda.is_available():
-        raise ConfigError("--device must be cpu where PyTorch finds no GPU, but is cuda.")
 
 
 def _cells(args: argparse.Namespace) -> Iterator[Cell]:

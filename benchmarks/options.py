@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from benchmarks.machine import num_cores
 from mtmoe.errors import ConfigError
 
@@ -39,6 +41,19 @@ def check_threads(threads: int) -> None:
         raise ConfigError(
             f"--threads must be at most the cores that may be used ({num_cores()}), but is "
             f"{threads}."
+        )
+
+
+def check_gpu() -> None:
+    """Refuse to measure a GPU where there is none.
+
+    Raises:
+        ConfigError: PyTorch finds none.
+    """
+    if not torch.cuda.is_available():
+        raise ConfigError(
+            "a GPU must be there for what is to be measured, but PyTorch finds none. Use a machine "
+            "and a build of PyTorch with CUDA, or leave out --device cuda."
         )
 
 

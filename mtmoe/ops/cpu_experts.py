@@ -66,6 +66,7 @@ class _FusedExperts(torch.autograd.Function):
         buffers: BufferPool,
         *weights: Tensor | None,
     ) -> Tensor:
+        """Compute, and keep what the gradients need."""
         experts = ExpertWeights(*weights)  # type: ignore[arg-type]
         blocks = Blocks.of(permutation.counts)
         has_few_rows = is_padding_cheap(blocks)  # an expert: then reading its weights is what costs
@@ -83,6 +84,7 @@ class _FusedExperts(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradients, in the order of `forward`'s arguments."""
         rows, out, hidden, gate, weight, *weights = ctx.saved_tensors
         permutation: Permutation = ctx.permutation
         row_weight = weight.flatten().index_select(0, permutation.choice).to(rows.dtype)

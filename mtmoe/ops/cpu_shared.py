@@ -77,6 +77,7 @@ class _FusedShared(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, order: TokenOrder, buffers: BufferPool, *leaves: Tensor
     ) -> Tensor:
+        """Compute, and keep what the gradients need."""
         dtype = compute_dtype(x.dtype)
         experts, shared = _in_dtype(leaves, dtype)
         rows = order.sort(x, buffers.empty("rows", x, order.num_tokens, x.shape[1])).to(dtype)
@@ -96,6 +97,7 @@ class _FusedShared(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradients, in the order of `forward`'s arguments."""
         rows, p, dense, hidden, expert_out, *leaves = ctx.saved_tensors
         order: TokenOrder = ctx.order
         R = order.num_rows

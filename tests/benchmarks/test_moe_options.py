@@ -53,3 +53,13 @@ def test_peers_that_are_not_installed_are_refused(
     monkeypatch.setattr(moe_options, "PEERS", tmp_path)
     with pytest.raises(ConfigError, match=r"Run first: bash benchmarks/peers.sh\."):
         parse_arguments(["--peers"], "")
+
+
+def test_a_gpu_must_be_there_and_has_no_profile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(ConfigError, match="a GPU must be there"):
+        parse_arguments(["--device", "cuda"], "")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert {cell.device for cell in parse_arguments(["--device", "cuda"], "").cells} == {"cuda"}
+    with pytest.raises(ConfigError, match="--profile must be without --device cuda"):
+        parse_arguments(["--device", "cuda", "--profile", "32,4,1,float32"], "")

@@ -74,6 +74,7 @@ class _ExpertFFN(torch.autograd.Function):
         activation: Activation,
         is_trained: bool,
     ) -> Tensor:
+        """Compute, and keep what the gradients need."""
         ctx.dtype, ctx.activation = w_in.dtype, activation
         rows, w_in, b_in, w_out, b_out = (
             t.to(rows.dtype).contiguous() for t in (rows, w_in, b_in, w_out, b_out)
@@ -97,6 +98,7 @@ class _ExpertFFN(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradients, in the order of `forward`'s arguments."""
         rows, w_in, w_out, w_gate, kept, gate, tile, start = ctx.saved_tensors
         tiles = TileMap(tile, start, ctx.rows_per_tile)
         grad = grad.to(rows.dtype).contiguous()

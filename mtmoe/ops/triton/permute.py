@@ -48,6 +48,7 @@ def combine(rows: Tensor, weight: Tensor, permutation: Permutation) -> Tensor:
 class _Permute(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, choice: Tensor, row: Tensor) -> Tensor:
+        """Compute, and keep what the gradients need."""
         ctx.save_for_backward(row)
         x = x.contiguous()
         R, D = choice.shape[0], x.shape[1]
@@ -71,6 +72,7 @@ class _Permute(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradients, in the order of `forward`'s arguments."""
         (row,) = ctx.saved_tensors
         return sum_choices(grad, None, row), None, None
 
@@ -78,12 +80,14 @@ class _Permute(torch.autograd.Function):
 class _Combine(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, weight: Tensor, choice: Tensor, row: Tensor) -> Tensor:
+        """Compute, and keep what the gradients need."""
         ctx.save_for_backward(rows, weight, choice, row)
         return sum_choices(rows, weight, row)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradients, in the order of `forward`'s arguments."""
         rows, weight, choice, row = ctx.saved_tensors
         R, D = rows.shape
         d_rows = rows.new_empty(R, D)
