@@ -94,6 +94,7 @@ def fill_in_pieces(path: str | Path, state: Mapping[str, Any], pieces: Iterable[
         for piece in pieces:
             _write_at(file, places[piece.name], piece.tensor, piece.row)
             missing[piece.name] -= piece.tensor.numel()
+            del piece  # the next one is read while nothing holds this one
     assert not any(missing.values()), {name for name, number in missing.items() if number}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -100,6 +101,8 @@ def test_what_is_there_already_is_refused(tmp_path, capsys, message):
     assert not (tmp_path / "c").exists()
 
 
+# What is freed goes back to the system at once; glibc keeps some tensors' worth, now more, now less.
+GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
 WATCH = """
 import json, sys
 from mtmoe.cli.main import main
@@ -125,10 +128,11 @@ def test_memory_holds_the_largest_tensor_not_the_model(tmp_path):
     state = write_with_adam(tmp_path / "large.pt", **SETTINGS)
     arguments = [str(tmp_path / "small.pt"), str(tmp_path / "large.pt"), str(tmp_path)]
     found = subprocess.run(
-        [sys.executable, "-c", WATCH, *arguments], capture_output=True, text=True, check=True
-    )
+        [sys.executable, "-c", WATCH, *arguments],
+        capture_output=True, text=True, check=True, env=os.environ | GIVE_BACK,
+    )  # fmt: skip
     there, back = json.loads(found.stdout.splitlines()[-1])
     largest = max(tensor.nbytes for tensor in state["model"].values())
     whole = 3 * sum(tensor.nbytes for tensor in state["model"].values())
     assert there < 1.5 * largest, f"{there} bytes, largest tensor {largest}, whole {whole}"
-    assert back < 3 * largest, f"{back} bytes, largest tensor {largest}, whole {whole}"
+    assert back < 1.75 * largest, f"{back} bytes, largest tensor {largest}, whole {whole}"

@@ -8,7 +8,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import sacrebleu
 
 from mtmoe.checkpoint.fairseq_file import load_checkpoint
 
@@ -66,7 +65,8 @@ def test_a_second_run_skips_everything(finished):
 
 
 @pytest.mark.slow
-def test_command_line_keeps_lines_and_equals_stock_fairseq_generate(finished):
+def test_both_programs_translate_every_line(finished):
+    """What they say is compared in test_fairseq_generate.py: this model has learned next to nothing."""
     out, _ = finished
     model = out / "checkpoints" / "checkpoint_best.pt"
     source = (out / "text" / "test.en-de.en").read_text("utf-8")
@@ -74,26 +74,15 @@ def test_command_line_keeps_lines_and_equals_stock_fairseq_generate(finished):
         ["mtmoe", "translate", "--model", str(model), "--target-lang", "de"], out, input=source
     )
     assert translated.returncode == 0, translated.stderr
-    ours = translated.stdout.splitlines()
-    references = (out / "text" / "test.en-de.de").read_text("utf-8").splitlines()
-    assert len(ours) == len(references)
-
+    num_lines = len(source.splitlines())
+    assert len(translated.stdout.splitlines()) == num_lines
     generate = (
         f"fairseq-generate {out}/data-bin --user-dir mtmoe --path {model} -s en -t de --beam 4"
     )
-    # As the command has them; fairseq's limit is that of a batch's longest sentence, and a model
-    # that has learned next to nothing always reaches it.
-    limits = ["--max-len-a", "2", "--max-len-b", "20", "--batch-size", "1"]
-    stock = run([*generate.split(), *limits, "--remove-bpe", "sentencepiece"], out)
+    stock = run(generate.split(), out)
     assert stock.returncode == 0, stock.stderr[-3000:]
-    rows = [line.split("\t") for line in stock.stdout.splitlines() if line.startswith("D-")]
-    by_number = {int(row[0].removeprefix("D-")): row[2] for row in rows}
-    assert sorted(by_number) == list(range(len(references))), "every sentence is translated"
-    theirs = [by_number[n] for n in range(len(references))]
-    scores = [
-        sacrebleu.corpus_chrf(side, [references], word_order=2).score for side in (ours, theirs)
-    ]
-    assert scores[0] == pytest.approx(scores[1], abs=0.3)
+    rows = [line.split("\t")[0] for line in stock.stdout.splitlines() if line.startswith("D-")]
+    assert sorted(rows) == sorted(f"D-{n}" for n in range(num_lines))
 
 
 @pytest.mark.slow
