@@ -101,7 +101,7 @@ def test_what_is_there_already_is_refused(tmp_path, capsys, message):
     assert not (tmp_path / "c").exists()
 
 
-# What is freed goes back to the system at once; glibc keeps some tensors' worth, now more, now less.
+# What is freed goes back to the system at once: glibc keeps some tensors, now more, now fewer.
 GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
 WATCH = """
 import json, sys

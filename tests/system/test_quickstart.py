@@ -66,7 +66,7 @@ def test_a_second_run_skips_everything(finished):
 
 @pytest.mark.slow
 def test_both_programs_translate_every_line(finished):
-    """What they say is compared in test_fairseq_generate.py: this model has learned next to nothing."""
+    """What they say is compared in test_fairseq_generate.py: this model has learned little."""
     out, _ = finished
     model = out / "checkpoints" / "checkpoint_best.pt"
     source = (out / "text" / "test.en-de.en").read_text("utf-8")
