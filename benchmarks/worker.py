@@ -95,18 +95,30 @@ def _answer(
 
 
 def peak_bytes() -> int:
-    """The most memory that this process and its living children have held, each at its own time."""
-    total, waiting = 0, [os.getpid()]
+    """The most memory that this process and its living children have held, each at its own time.
+
+    Of a child, what it has beside pages that others have too: it may be a fork of its parent.
+    """
+    own, waiting = os.getpid(), [os.getpid()]
+    total = 0
     while waiting:
-        process = Path(f"/proc/{waiting.pop()}")
+        number = waiting.pop()
+        process = Path(f"/proc/{number}")
         try:
-            status = (process / "status").read_text().splitlines()
+            total += _kib(process / "status", "VmHWM:") * KIB
             for children in process.glob("task/*/children"):
                 waiting += map(int, children.read_text().split())
+            if number != own:
+                total -= _kib(process / "smaps_rollup", "Shared_") * KIB
         except OSError:  # it ended meanwhile
             continue
-        total += sum(int(line.split()[1]) * KIB for line in status if line.startswith("VmHWM"))
     return total
+
+
+def _kib(path: Path, start: str) -> int:
+    """The sum of the lines of a file of /proc that begin so."""
+    lines = path.read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith(start))
 
 
 def _find(name: str) -> Builder:

@@ -17,6 +17,7 @@ from mtmoe.data.vocabulary import BOS, PAD, UNK
 from mtmoe.errors import ConfigError, DataError
 from mtmoe.inference.beam_search import search
 from mtmoe.inference.hypotheses import Hypothesis, Task
+from mtmoe.inference.processes import CAN_FORK, Processes
 from mtmoe.inference.requests import (
     EMPTY,
     END,
@@ -45,6 +46,14 @@ class Part(NamedTuple):
     source: tuple[int, ...]  # with tags and end
     start: int  # the target language's tag
     prefix: tuple[int, ...]  # that the output begins with
+
+
+class Job(NamedTuple):
+    """A batch, and what is wanted of it."""
+
+    parts: list[Part]
+    config: SearchConfig
+    targets: list[list[int]] | None = None  # to be scored, without end; None: search
 
 
 class Translator:
@@ -78,6 +87,9 @@ class Translator:
         self.model = build_network(checkpoint, self.device, dtype, expert_memory)
         tags = [self.vocabulary.tag(language) for language in self.languages]
         self._forbidden = torch.tensor([BOS, PAD, UNK, *tags], device=self.device)
+        self._processes: Processes[Job, list[list[Hypothesis]]] | None = None
+        if CAN_FORK and self.num_threads > 1 and expert_memory is None:
+            self._processes = Processes(self._run, self.num_threads)
 
     @classmethod
     def from_checkpoint(
@@ -94,7 +106,9 @@ class Translator:
             device: cpu, cuda, or auto: cuda where there is one.
             dtype: of the weights and of products with them: float32, bfloat16, or, on a CPU, int8
                 (a scale for each output, and for each row that is multiplied).
-            threads: CPU threads, each with a batch of its own; None: as many as PyTorch's.
+            threads: CPU cores, each with a batch of its own: processes that are forked when first
+                needed, or threads where that cannot be, or `expert_memory` is to be shared; None:
+                as many as PyTorch's. The weights must not change afterwards.
             expert_memory: GiB for experts on a CPU; each is then read from the file, which must not
                 change meanwhile, when a token first comes to it, and goes when there is no room.
                 None: all are read at once.
@@ -182,20 +196,12 @@ class Translator:
                 )
         rows = [row for row, line in enumerate(lines) if line and ids[row]]
         parts = [lines[row][0] for row in rows]
-        order: dict[int, Hypothesis] = {}
-
-        def score_batch(batch: list[int], stop: threading.Event) -> list[list[Hypothesis]]:
-            if stop.is_set():
-                return []
-            task = self._task([parts[n] for n in batch])
-            wanted = [ids[rows[n]] for n in batch]
-            found = score_targets(self.model, task, wanted, config.length_penalty)
-            order.update(zip((rows[n] for n in batch), found, strict=True))
-            return []
-
-        lengths = [max(len(lines[row][0].source), len(ids[row]) + 1) for row in rows]
-        map_on_cores(score_batch, self._batches(lengths, config), self.num_threads)
-        read = {row: self._read(hypothesis) for row, hypothesis in order.items()}
+        wanted = [ids[row] for row in rows]
+        lengths = [max(len(p.source), len(w) + 1) for p, w in zip(parts, wanted, strict=True)]
+        batches = self._batches(lengths, config)
+        jobs = [Job([parts[n] for n in b], config, [wanted[n] for n in b]) for b in batches]
+        scored = (self._read(found[0]) for batch in self._run_all(jobs) for found in batch)
+        read = dict(zip((rows[n] for batch in batches for n in batch), scored, strict=True))
         return [
             replace(read[row], text=target) if row in read else replace(EMPTY, text=target)
             for row, target in enumerate(targets)
@@ -304,18 +310,27 @@ class Translator:
         shortest = max(SHORT_SENTENCE, config.min_length)
         lengths = [max(len(part.source), shortest) for part in parts]
         batches = self._batches(lengths, config)
-        find = sample if config.sampling else search
-
-        def search_batch(batch: list[int], stop: threading.Event) -> list[list[Hypothesis]]:
-            return find(self.model, self._task([parts[n] for n in batch]), config, stop)
-
-        results = map_on_cores(search_batch, batches, self.num_threads)
+        results = self._run_all([Job([parts[n] for n in batch], config) for batch in batches])
         searched = (parts[n] for batch in batches for n in batch)
         found = (hypotheses for batch in results for hypotheses in batch)
         return {
             part: [self._read(hypothesis) for hypothesis in hypotheses]
             for part, hypotheses in zip(searched, found, strict=True)
         }
+
+    def _run_all(self, jobs: Sequence[Job]) -> list[list[list[Hypothesis]]]:
+        if self._processes is None or len(jobs) == 1:
+            return map_on_cores(self._run, jobs, self.num_threads)
+        return self._processes.map(jobs)
+
+    def _run(self, job: Job, stop: threading.Event | None = None) -> list[list[Hypothesis]]:
+        """The hypotheses of each sentence of `job`, best first; nothing once `stop` is set."""
+        task = self._task(job.parts)
+        if job.targets is not None:
+            scored = score_targets(self.model, task, job.targets, job.config.length_penalty)
+            return [[hypothesis] for hypothesis in scored]
+        find = sample if job.config.sampling else search
+        return find(self.model, task, job.config, stop)
 
     def _read(self, hypothesis: Hypothesis) -> Translation:
         text = clean_line(self.vocabulary.decode([hypothesis.ids])[0])
