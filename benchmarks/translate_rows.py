@@ -35,12 +35,12 @@ def build_mtmoe(options: dict[str, Any]) -> dict[str, Call]:
         path, dtype=options["dtype"], threads=options["workers"]
     )
     requests = [Request(text, SOURCE, TARGET) for text in work.text]
-    mean_length = sum(map(len, work.ids)) / len(work.ids)
+    longest = max(map(len, work.ids))
     pieces = work.length - 1  # the end comes on top
 
     def translate(beam: int, batch: int) -> int:
         config = SearchConfig(
-            beam=beam, min_length=pieces, max_length=pieces, max_tokens=int(batch * mean_length)
+            beam=beam, min_length=pieces, max_length=pieces, max_tokens=batch * longest
         )
         found = translator.translate_requests(requests, config)
         return sum(len(ranked[0].pieces) for ranked in found)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 
 from mtmoe.checkpoint.fairseq_file import Checkpoint, load_checkpoint
-from mtmoe.data.batching import batch_by_tokens, lead_ids, pad, source_tags, tag_source
+from mtmoe.data.batching import lead_ids, pad, source_tags, tag_source
 from mtmoe.data.vocabulary import BOS, PAD, UNK
 from mtmoe.errors import ConfigError, DataError
 from mtmoe.inference.beam_search import search
@@ -29,13 +29,12 @@ from mtmoe.inference.sampling import sample
 from mtmoe.inference.scoring import score_targets
 from mtmoe.inference.search_config import SearchConfig
 from mtmoe.inference.segments import join_parts, split_pieces
+from mtmoe.inference.shares import share_out
 from mtmoe.inference.text import clean_line
 from mtmoe.inference.weights import build_network, check_dtype
 from mtmoe.inference.workers import map_on_cores
 
 MIN_POSITIONS = 16
-SMALL_BATCH = 500  # tokens that are not worth spreading over cores
-SHORT_SENTENCE = 16  # shorter ones count as this long in a batch: their output may be longer
 
 log = logging.getLogger(__name__)
 
@@ -198,7 +197,7 @@ class Translator:
         parts = [lines[row][0] for row in rows]
         wanted = [ids[row] for row in rows]
         lengths = [max(len(p.source), len(w) + 1) for p, w in zip(parts, wanted, strict=True)]
-        batches = self._batches(lengths, config)
+        batches = share_out(lengths, config, self.num_threads)
         jobs = [Job([parts[n] for n in b], config, [wanted[n] for n in b]) for b in batches]
         scored = (self._read(found[0]) for batch in self._run_all(jobs) for found in batch)
         read = dict(zip((rows[n] for batch in batches for n in batch), scored, strict=True))
@@ -290,10 +289,6 @@ class Translator:
         sources = [tuple(tag_source(tags, part)) for part in split]
         return [Part(source, start, () if n else prefix) for n, source in enumerate(sources)]
 
-    def _batches(self, lengths: Sequence[int], config: SearchConfig) -> list[list[int]]:
-        fair_share = max(SMALL_BATCH, sum(lengths) // self.num_threads + 1)
-        return list(batch_by_tokens(lengths, min(config.max_tokens, fair_share)))
-
     def _task(self, parts: Sequence[Part]) -> Task:
         has_prefix = any(part.prefix for part in parts)
         return Task(
@@ -307,9 +302,7 @@ class Translator:
     def _search_parts(
         self, parts: Sequence[Part], config: SearchConfig
     ) -> dict[Part, list[Translation]]:
-        shortest = max(SHORT_SENTENCE, config.min_length)
-        lengths = [max(len(part.source), shortest) for part in parts]
-        batches = self._batches(lengths, config)
+        batches = share_out([len(part.source) for part in parts], config, self.num_threads)
         results = self._run_all([Job([parts[n] for n in batch], config) for batch in batches])
         searched = (parts[n] for batch in batches for n in batch)
         found = (hypotheses for batch in results for hypotheses in batch)

@@ -43,7 +43,7 @@ def test_threads_change_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     before = torch.get_num_threads()
-    monkeypatch.setattr(engine, "SMALL_BATCH", 20)
+    monkeypatch.setattr("mtmoe.inference.shares.SMALL_BATCH", 20)
     monkeypatch.setattr(translator, "num_threads", num_threads)
     assert translator.translate(LINES, "en", "de") == expected
     assert torch.get_num_threads() == before

@@ -99,7 +99,7 @@ def test_processes_end_when_their_caller_is_killed() -> None:
 
 
 def test_a_translator_gives_the_same_with_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mtmoe.inference.engine.SMALL_BATCH", 20)
+    monkeypatch.setattr("mtmoe.inference.shares.SMALL_BATCH", 20)
     lines = SOURCE.read_text("utf-8").splitlines()
     one, two = (Translator.from_checkpoint(CHECKPOINT, threads=n) for n in (1, 2))
     assert two.translate(lines, "aa", "bb") == TRANSLATION.read_text("utf-8").splitlines()
