@@ -27,7 +27,7 @@ def share_out(lengths: Sequence[int], config: SearchConfig, num_workers: int) ->
     is_small = sum(counted) <= SMALL_BATCH
     if num_workers == 1 or is_small or len(batches) > BATCHES_OF_WORKER * num_workers:
         return batches
-    order = [index for batch in batches for index in batch]
+    order = sorted(range(len(lengths)), key=lambda n: (-lengths[n], n))
     costs = [_steps(counted[n], config) + ENCODER_SHARE * lengths[n] for n in order]
     for num_groups in range(num_workers, len(order), num_workers):
         groups = _cut(order, costs, num_groups)
