@@ -18,6 +18,7 @@ import torch
 from mtmoe.checkpoint.fairseq_file import check_readable, shards_name
 from mtmoe.errors import CheckpointError, ConfigError, MtmoeError, describe_failure
 from mtmoe.fairseq_view import one_sentence
+from mtmoe.tasks.restart import init_method, register
 
 TASK_NAME = "multitask_translation"
 READERS = ("fairseq-generate", "fairseq-interactive", "fairseq-validate")  # of checkpoints
@@ -34,6 +35,8 @@ def fit_program() -> None:
         with one_sentence():
             sys.argv[1:] = autocast_arguments(sys.argv[1:])
         sys.argv += distributed_arguments(sys.argv[1:], os.environ, torch.cuda.is_available())
+    if program in TRAINERS:
+        register()
     if program in (*READERS, *TRAINERS):
         sys.excepthook = explain
         sys.unraisablehook = overlook_half_open
@@ -97,7 +100,7 @@ def distributed_arguments(
     flags = {
         "world-size": world,
         "rank": environment["RANK"],
-        "init-method": "env://",
+        "init-method": init_method(environment),
         "backend": "nccl" if on_gpu else "gloo",
     }
     found = [f"--distributed-{name}={value}" for name, value in flags.items()]
