@@ -78,7 +78,9 @@ def write_inputs(out: Path, pair: str, folder: Path) -> int:
         check_input("--pair", text)
         sides.append(text.read_text("utf-8").split("\n")[:-1])
         with open_atomic(folder / f"train.{code}") as file:
-            file.writelines(f"{' '.join(pieces)}\n" for pieces in model.encode(sides[-1], str))
+            file.writelines(
+                f"{' '.join(pieces)}\n" for pieces in model.encode(sides[-1], out_type=str)
+            )
     records = (Record(first, second, "train") for first, second in zip(*sides, strict=True))
     write_records(folder / OURS / extract.record_path(pair), records)
     return sum(map(len, sides))
