@@ -206,6 +206,67 @@ def test_a_missing_file_is_refused(corpus: SimpleNamespace) -> None:
     assert not corpus.out.exists()
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("exclude: [{language: de, path: no.de}]", "exclude.path must be a file, but is not there"),
+        ("vocabulary: {model: no.model}", "vocabulary.model must be a file, but is not there: "),
+        (
+            "corpora: [{format: gettext, path: none}]",
+            "of gettext must be a folder, an archive or a ",
+        ),
+        ("corpora: [{format: gettext, path: de.po}]", "but is one catalogue: "),
+        (
+            "corpora: [{format: tmx, path: none, pair: en-de}]",
+            "corpora.path must be a file, but is ",
+        ),
+    ],
+)
+def test_whatever_is_missing_is_told_before_anything_is_made(
+    corpus: SimpleNamespace, line: str, message: str
+) -> None:
+    (corpus.folder / "de.po").write_text("")
+    change(corpus, "vocabulary: {size: 600}\n", line)
+    assert message in refused(corpus)
+    assert not corpus.out.exists()
+
+
+def test_files_of_one_name_are_told_apart(corpus: SimpleNamespace) -> None:
+    """A change of either, or an exchange of the two, makes the text anew."""
+    for code in ("en", "de"):
+        (corpus.folder / code).mkdir()
+        (corpus.folder / f"text.{code}").rename(corpus.folder / code / "text")
+    change(corpus, "source: text.en, target: text.de", "source: de/text, target: en/text")
+    extract(corpus)
+    change(corpus, "source: de/text, target: en/text", "source: en/text, target: de/text")
+    english = extract(corpus)[0]
+    assert english == (SAMPLE / "sample.en").read_text().split("\n")[0]
+    for code in ("en", "de"):
+        path = corpus.folder / code / "text"
+        path.write_text(path.read_text().replace("\n", " (new)\n", 1))
+        assert extract(corpus)[code == "de"].endswith("(new)")
+
+
+def test_tables_of_one_name_are_told_apart(corpus: SimpleNamespace) -> None:
+    files = "files: [{pair: en-de, source: text.en, target: text.de}]"
+    tables = "{format: tsv, pair: en-de, path: a/t.tsv}, {format: tsv, pair: en-fr, path: b/t.tsv}"
+    change(corpus, f"de]\n{files}", f"de, fr]\ncorpora: [{tables}]")
+    for folder in ("a", "b"):
+        (corpus.folder / folder).mkdir()
+        (corpus.folder / folder / "t.tsv").write_text("old\tpair\n")
+    assert extract(corpus) == ["old", "pair"]
+    (corpus.folder / "a/t.tsv").write_text("new\tpair\n")
+    assert extract(corpus) == ["new", "pair"]
+
+
+def extract(corpus: SimpleNamespace) -> Any:
+    """The first extracted pair of en-de."""
+    done = command("extract", corpus.config, corpus.out)
+    assert done.returncode == 0, done.stderr
+    with open(corpus.out / "extracted/en-de.jsonl") as file:
+        return json.loads(file.readline())[:2]
+
+
 def test_an_unknown_language_is_refused(corpus: SimpleNamespace) -> None:
     change(corpus, "languages: [en, de]", "languages: [en, de, qq]")
     assert "languages must be ones that the sources have, but 'qq' is in none" in refused(corpus)
