@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from sentencepiece import SentencePieceTrainer
 
 from data_prep.binarise import dictionary_symbols
 from data_prep.check import count_overlaps, num_leaks, read_keys
@@ -229,6 +230,21 @@ def test_whatever_is_missing_is_told_before_anything_is_made(
     change(corpus, "vocabulary: {size: 600}\n", line)
     assert message in refused(corpus)
     assert not corpus.out.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "piece"),
+    [({"pad_id": 3}, "<pad>"), ({"user_defined_symbols": ["__de__"]}, "__de__")],
+)
+def test_a_model_with_symbols_of_the_dictionary_is_refused(
+    corpus: SimpleNamespace, options: dict[str, Any], piece: str
+) -> None:
+    with open(corpus.folder / "text.en") as lines, open(corpus.folder / "my.model", "wb") as file:
+        SentencePieceTrainer.train(
+            sentence_iterator=lines, model_writer=file, vocab_size=400, minloglevel=2, **options
+        )
+    change(corpus, "size: 600", "model: my.model")
+    assert f"my.model has the piece {piece}. Train it without" in refused(corpus)
 
 
 def test_files_of_one_name_are_told_apart(corpus: SimpleNamespace) -> None:
