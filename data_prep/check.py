@@ -17,6 +17,7 @@ from data_prep.sources.streams import open_lines
 from data_prep.text_files import SPLITS, text_path
 from mtmoe.cli.main import Parser
 from mtmoe.errors import DataError, run_command
+from mtmoe.files import check_input
 
 OVERLAPS = (("test", "train"), ("valid", "train"), ("test", "valid"))
 
@@ -32,7 +33,8 @@ def read_keys(out: Path) -> Keys:
     """The keys of all text in a run folder; train is read line by line, and never held.
 
     Raises:
-        DataError: there is no text, or the sides of a pair have different numbers of lines.
+        DataError: there is no text, a file is missing, or the sides of a pair have different
+            numbers of lines.
     """
     pairs = sorted({path.name.split(".")[1] for path in (out / "text").glob("train.*-*.*")})
     if not pairs:
@@ -59,6 +61,7 @@ def _read_pair(
     for language in pair.split("-"):
         side = sides[language] = []
         number = 0
+        check_input(f"text of {split}.{pair}", out / text_path(split, pair, language))
         with open_lines(out / text_path(split, pair, language)) as lines:
             for line, _ in lines:
                 number += 1

@@ -51,6 +51,12 @@ class FilePair:
 
     def __post_init__(self) -> None:
         check_pair("files.pair", self.pair)
+        for name in ("source", "target"):
+            if not isinstance(getattr(self, name), str):
+                raise ConfigError(
+                    f"files.{name} must be text, but is {getattr(self, name)!r}. Put it into "
+                    "quotes."
+                )
 
 
 @dataclass(frozen=True)
@@ -226,10 +232,34 @@ def _read_yaml(path: str | Path) -> Any:
             "the file, e.g. by iconv."
         )
     try:
-        return yaml.safe_load("\n".join(decode_lines(data, str(path))))
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
+        root = yaml.compose("\n".join(decode_lines(data, str(path))), yaml.SafeLoader)
+        _check_keys(root, str(path))
+        return None if root is None else yaml.SafeLoader("").construct_document(root)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # 2020-13-41; 5,000 digits; [[[[
+        reason = " ".join(str(error).split()).rstrip(".")
         raise ConfigError(f"--config must be a YAML file, but {path} is not: {reason}.") from None
+
+
+def _check_keys(root: Any, path: str) -> None:
+    """Refuse a key that stands twice in one place: YAML would forget what stands at the first.
+
+    Args:
+        root: what `yaml.compose` gives; None for an empty file.
+    """
+    for mapping in (root, *(value for _, value in _items(root))):
+        keys = [key.value for key, _ in _items(mapping)]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise ConfigError(
+                    f"keys of {path} must stand once, but {key} stands twice. Join the two."
+                )
+
+
+def _items(node: Any) -> list[tuple[Any, Any]]:
+    """The keys and values of a mapping, as nodes; nothing of other nodes."""
+    from yaml import MappingNode
+
+    return node.value if isinstance(node, MappingNode) else []
 
 
 SECTIONS = {"limits": Limits, "split": SplitSettings, "vocabulary": VocabularySettings}
@@ -242,6 +272,7 @@ def _build_config(content: dict[str, Any], path: str) -> Config:
             values[name] = _build(kind, values[name], f"{name}.", path)
     vocabulary = values.get("vocabulary")
     if vocabulary is not None and vocabulary.model is not None:
+        _check_alone(content["vocabulary"])
         model = str(Path(path).parent / str(vocabulary.model))
         values["vocabulary"] = dataclasses.replace(vocabulary, model=model)
     if values.get("gettext") is not None:
@@ -260,6 +291,16 @@ def _build_config(content: dict[str, Any], path: str) -> Config:
         values["exclude"] = tuple(_build_excluded(entry, path) for entry in entries)
     values["languages"] = _list(values.get("languages", []), "languages")
     return _build(Config, values, "", path)
+
+
+def _check_alone(values: dict[str, Any]) -> None:
+    """Refuse settings of a vocabulary that is made, beside one that is there already."""
+    for key in values:
+        if key != "model":
+            raise ConfigError(
+                "vocabulary.model must stand alone, since nothing is trained then, but "
+                f"vocabulary.{key} is given, too. Leave one of them out."
+            )
 
 
 def _build_gettext(values: Any, path: str) -> GettextSettings:

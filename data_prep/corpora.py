@@ -8,19 +8,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from data_prep.command import Run
-from data_prep.config import pair_name
+from data_prep.config import Config, pair_name
 from data_prep.corpus_settings import CorpusSettings
 from data_prep.records import Record
 from data_prep.sources.corpus import Corpus
 from data_prep.sources.debian import debian_corpora
-from data_prep.sources.files import file_corpora, moses_corpus
+from data_prep.sources.files import check_files, file_corpora, moses_corpus
 from data_prep.sources.flores import flores_corpora
-from data_prep.sources.gettext import Wheel, extract_language
+from data_prep.sources.gettext import Folder, Wheel, extract_language
 from data_prep.sources.monolingual import text_corpus
 from data_prep.sources.mtdata import mtdata_corpus
 from data_prep.sources.tables import table_corpus
 from data_prep.sources.tmx import tmx_corpus
 from data_prep.sources.wheels import Package, chosen_packages
+from mtmoe.errors import DataError
+from mtmoe.files import check_input
 
 MAKERS: dict[str, Callable[[CorpusSettings], Corpus]] = {
     "moses": moses_corpus,
@@ -29,6 +31,39 @@ MAKERS: dict[str, Callable[[CorpusSettings], Corpus]] = {
     "tmx": tmx_corpus,
     "text": text_corpus,
 }
+
+
+def check_named(config: Config) -> None:
+    """Refuse what the settings name and is not there, before anything is fetched or made.
+
+    Raises:
+        DataError: names the key of the YAML file.
+    """
+    check_files(config.files)
+    for corpus in config.corpora:
+        if corpus.format == "gettext":
+            _check_catalogues(corpus.path)
+        elif corpus.format == "flores":
+            flores_corpora(corpus, config.languages)
+        elif corpus.format in MAKERS:
+            MAKERS[corpus.format](corpus)
+    for text in config.exclude:
+        check_input("exclude.path", text.path)
+    if config.vocabulary.model is not None:
+        check_input("vocabulary.model", config.vocabulary.model)
+
+
+def _check_catalogues(path: str) -> None:
+    kinds = "a folder, an archive or a Debian package"
+    if not Path(path).exists():
+        raise DataError(
+            f"corpora.path of gettext must be {kinds}, but is not there: {path}. Check the path."
+        )
+    if Path(path).is_file() and Path(path).suffix in (".po", ".mo"):
+        raise DataError(
+            f"corpora.path of gettext must be {kinds}, but is one catalogue: {path}. Name the "
+            "folder above it, in which it lies as po/de.po or de/LC_MESSAGES/x.po."
+        )
 
 
 @functools.cache
@@ -76,7 +111,8 @@ def _catalogue_inputs(path: Path, package: Package, of_user: bool) -> dict[str, 
     if not path.is_dir():
         return {package.wheel or package.name: path}
     wheel = Wheel(path, package, of_user)
-    return {f"{package.name} {m.path}": path.parent / m.path for m in wheel.members}
+    assert isinstance(wheel.tree, Folder)
+    return {f"{package.name} {m.path}": wheel.tree.paths[m.path] for m in wheel.members}
 
 
 def _read_catalogues(

@@ -49,7 +49,7 @@ class CorpusSettings:
     licence: str = "unknown"
 
     def __post_init__(self) -> None:
-        if self.format not in FORMATS:
+        if self.format not in tuple(FORMATS):  # what YAML gives need not be hashable
             raise ConfigError(
                 f"corpora.format must be among {', '.join(FORMATS)}, but is {self.format!r}."
             )
@@ -91,6 +91,11 @@ class CorpusSettings:
     def title(self) -> str:
         """What the report calls the corpus."""
         return self.name or f"{self.format} {Path(self.path).name}"
+
+    @property
+    def label(self) -> str:
+        """Its name in the manifest, which no other corpus has: titles are unique by pair only."""
+        return f"{self.title} {self.pair or self.language}"
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,11 @@ from typing import NamedTuple
 
 from data_prep.command import Run, run_main
 from data_prep.config import Config, pair_name
-from data_prep.corpora import corpora_of
+from data_prep.corpora import check_named, corpora_of
 from data_prep.manifest import Result, Step, run_step
 from data_prep.parallel import map_on_cores
 from data_prep.records import Record, to_json
 from data_prep.sources.corpus import Corpus
-from data_prep.sources.files import check_files
 from data_prep.sources.gettext import Wheel
 from data_prep.sources.wheels import chosen_packages, is_cached
 from mtmoe.errors import ConfigError, DataError
@@ -70,7 +69,7 @@ def extract(run: Run) -> None:
     """Write `extracted/PAIR.jsonl`, `PAIR.titles.jsonl` and `LANGUAGE.jsonl`."""
     config = run.config
     _check_wheels(run)
-    check_files(config.files)
+    check_named(config)
     corpora = corpora_of(run)
     inputs = {label: path for corpus in corpora for label, path in corpus.inputs.items()}
     settings = {
@@ -137,6 +136,8 @@ def _by_source(corpora: list[Corpus], parts: list[Part]) -> dict[str, dict[str, 
 
 FAULTS = {
     "control_characters": "lines have control characters, which count as spaces",
+    "columns_differ": "rows have another number of columns than the first and are left out",
+    "no_pair": "lines or units have not both sides and are left out",
     "not_utf8": "lines are not UTF-8 and are left out",
     "too_long_line": "lines are longer than a megabyte and are left out",
     "unsafe_members": "members with unsafe names are left out",

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from mtmoe.errors import DataError
 from mtmoe.files import check_input, open_atomic, sha256
@@ -55,9 +55,20 @@ def read_manifest(out: Path) -> dict[str, Any]:
         return {}
     except ValueError:
         manifest = None
-    if not isinstance(manifest, dict):
-        raise DataError(f"manifest must be JSON, but {out / MANIFEST} is not. Remove it.")
+    if not _is_manifest(manifest):
+        raise DataError(
+            f"manifest must be JSON, but {out / MANIFEST} is not as it was written. Remove it."
+        )
     return manifest
+
+
+def _is_manifest(manifest: Any) -> TypeGuard[dict[str, Any]]:
+    """Whether it has, by step, entries whose outputs are names and checksums."""
+    if not isinstance(manifest, dict):
+        return False
+    steps = manifest.get("steps", {})
+    entries = steps.values() if isinstance(steps, dict) else [None]
+    return all(isinstance(e, dict) and isinstance(e.get("outputs", {}), dict) for e in entries)
 
 
 def write_manifest(out: Path, manifest: dict[str, Any]) -> None:

@@ -170,7 +170,8 @@ def _check_sizes(pair: str, counts: dict[str, int]) -> None:
         if not counts[name]:
             raise DataError(
                 f"split {name} must hold text for every pair, but {pair} has none. "
-                "Give more text, or raise split.held_out_share (lower it if train is empty)."
+                "Give more text, lower split.test, or raise split.held_out_share (lower it if "
+                "train is empty)."
             )
 
 

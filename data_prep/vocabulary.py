@@ -217,7 +217,18 @@ def read_pieces(path: Path) -> list[str]:
 
 
 def _copy(source: Path, path: Path) -> None:
-    read_pieces(source)
+    """Take over a model.
+
+    Raises:
+        ConfigError: the file is none, or has pieces that the dictionary has of its own.
+    """
+    own = {*CONTROL_SYMBOLS, "<pad>"}
+    taken = [piece for piece in read_pieces(source) if piece in own or TAG.fullmatch(piece)]
+    if taken:
+        raise ConfigError(
+            "vocabulary.model must leave padding, task symbols and tags to the dictionary, but "
+            f"{source} has the piece {taken[0]}. Train it without (pad_id=-1)."
+        )
     with open(source, "rb") as file, open_atomic(path, "wb") as copy:
         shutil.copyfileobj(file, copy)
 

@@ -39,8 +39,8 @@ def file_corpora(entries: Iterable[FilePair]) -> list[Corpus]:
 
 def _file_corpus(number: int, entry: FilePair) -> Corpus:
     inputs = {
-        f"files {number} {entry.pair} {Path(side).name}": Path(side)
-        for side in (entry.source, entry.target)
+        f"files {number} {entry.pair} {role} {Path(side).name}": Path(side)
+        for role, side in (("source", entry.source), ("target", entry.target))
     }
     pair = pair_name(*entry.pair.split("-"))
     read = functools.partial(extract_files, entry)
@@ -101,7 +101,7 @@ def moses_corpus(settings: CorpusSettings) -> Corpus:
     Raises:
         DataError: a side is not there.
     """
-    inputs = {f"{settings.title} {path.name}": path for path in moses_paths(settings)}
+    inputs = {f"{settings.label} {path.name}": path for path in moses_paths(settings)}
     pair = pair_name(*settings.pair.split("-"))
     read = functools.partial(_read_moses, settings)
     return Corpus(settings.title, pair, settings.licence, inputs, read)

@@ -24,7 +24,7 @@ def text_corpus(settings: CorpusSettings) -> Corpus:
     path = Path(settings.path)
     check_input("corpora.path", path)
     read = functools.partial(read_text, settings)
-    inputs = {settings.title: path}
+    inputs = {settings.label: path}
     return Corpus(settings.title, settings.language, settings.licence, inputs, read)
 
 

@@ -63,7 +63,9 @@ def readable(name: str) -> Iterator[None]:
             f"{name} must be whole, but is damaged: {reason}. Fetch it again."
         ) from None
     except Exception as error:
-        if type(error).__name__ != "ZstdError":  # the package may not be there to name its class
+        # bz2 raises a bare OSError; the package of Zstandard may not be there to name its class
+        is_bz2 = type(error) is OSError and error.errno is None
+        if not is_bz2 and type(error).__name__ != "ZstdError":
             raise
         raise DataError(f"{name} must be whole, but is damaged: {error}. Fetch it again.") from None
 

@@ -30,7 +30,7 @@ def table_corpus(settings: CorpusSettings) -> Corpus:
     check_input("corpora.path", path)
     pair = pair_name(*settings.pair.split("-"))
     read = functools.partial(read_table, settings)
-    return Corpus(settings.title, pair, settings.licence, {settings.title: path}, read)
+    return Corpus(settings.title, pair, settings.licence, {settings.label: path}, read)
 
 
 def read_table(settings: CorpusSettings, counts: Counter[str]) -> Iterator[Record]:
@@ -80,9 +80,10 @@ def _json_parser(first: Any, second: Any) -> Callable[[str], Row]:
         try:
             item = json.loads(line)
             texts = (_find(item, str(first)), _find(item, str(second)))
+            "".join(texts).encode()  # refuses half of a surrogate pair, and what is no text
         except (ValueError, RecursionError, KeyError, TypeError):
             return "no_pair"
-        return texts if all(isinstance(text, str) for text in texts) else "no_pair"
+        return texts
 
     return parse
 

@@ -32,7 +32,7 @@ def tmx_corpus(settings: CorpusSettings) -> Corpus:
     check_input("corpora.path", path)
     pair = pair_name(*settings.pair.split("-"))
     read = functools.partial(read_tmx, settings)
-    return Corpus(settings.title, pair, settings.licence, {settings.title: path}, read)
+    return Corpus(settings.title, pair, settings.licence, {settings.label: path}, read)
 
 
 class _Units:
@@ -87,7 +87,7 @@ class _Units:
         """The units that end in `data`; no data is the end of the file."""
         try:
             self.parser.Parse(data, not data)
-        except expat.ExpatError as error:
+        except (expat.ExpatError, LookupError, ValueError) as error:  # the last two: of encodings
             raise DataError(
                 f"a translation memory must be XML, but {self.name} is not: {error}. Repair it."
             ) from None

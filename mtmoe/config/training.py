@@ -87,8 +87,8 @@ class NoiseConfig:
     permutation: float = setting(0.0, "share of texts whose sentences denoising permutes")
 
     def __post_init__(self) -> None:
-        is_length = self.span_length == 0 or self.span_length >= 1
-        require(self, "span_length", is_length, "0 (a mask for each token) or at least 1")
+        is_length = self.span_length == 0 or 1 <= self.span_length <= 1e6
+        require(self, "span_length", is_length, "0 (a mask for each token) or from 1 to 1e6")
         require(self, "deletion_ratio", 0 <= self.deletion_ratio < 1, "at least 0 and below 1")
         for name in ("random_ratio", "permutation"):
             require(self, name, 0 <= getattr(self, name) <= 1, "between 0 and 1")
@@ -124,9 +124,10 @@ class SamplingConfig:
     )
 
     def __post_init__(self) -> None:
-        bounds = 0 <= self.min_share <= self.max_share <= 1 and self.max_share > 0
+        require(self, "max_share", 0 < self.max_share <= 1, "above 0 and at most 1")
+        bounds = 0 <= self.min_share <= self.max_share
         require(self, "min_share", bounds, f"at least 0 and at most max_share ({self.max_share})")
-        require(self, "loss_power", self.loss_power >= 0, "0 or above")
+        require(self, "loss_power", 0 <= self.loss_power <= 20, "between 0 and 20")
         require(self, "epoch_updates", self.epoch_updates >= 0, "0 or above")
 
     @property

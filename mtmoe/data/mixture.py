@@ -51,10 +51,36 @@ class Mixture:
         for setting, table in (("direction_shares", self.explicit), ("join_updates", joins)):
             for name in table:
                 _check_known(setting, name, self.names)
+        for name, schedule in joins.items():
+            if len(schedule.points) > 1 or schedule.points[0][0]:
+                raise ConfigError(
+                    f"join_updates must be one update for each direction, but {name} has a "
+                    f"schedule. Write {name}=2000."
+                )
         for name in self.task_shares:
             _check_known("task_mix", name, sorted(set(self.tasks)))
         self.joins = np.array([joins[n].at(0) if n in joins else 0.0 for n in self.names])
-        self.shares(0)
+        self._check_all_updates()
+
+    def _check_all_updates(self) -> None:
+        """Refuse shares that are all 0 at some update; between these updates they are linear."""
+        schedules = [*self.task_shares.values(), *self.explicit.values()]
+        updates = {0, *self.joins.tolist()} | {u for s in schedules for u, _ in s.points}
+        for update in sorted(updates):
+            self._check_explicit(int(update))
+            self.shares(int(update))
+
+    def _check_explicit(self, update: int) -> None:
+        """Refuse explicit shares that leave less than nothing for the others of their task."""
+        for task in self.task_shares:
+            members = [n for n, its in zip(self.names, self.tasks, strict=True) if its == task]
+            given = sum(self.explicit[n].at(update) for n in members if n in self.explicit)
+            if given > 1 + 1e-6 and not set(members) <= set(self.explicit):
+                raise ConfigError(
+                    f"direction_shares of {task} must be at most 1 together, since its other "
+                    f"directions share the rest, but are {given:g} at update {update}. Lower "
+                    "them, or give one to each direction."
+                )
 
     def shares(self, update: int, losses: Mapping[str, float] | None = None) -> Shares:
         """(N,) shares of all sentences at `update`; they sum to 1.

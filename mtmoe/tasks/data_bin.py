@@ -122,7 +122,13 @@ def choose_directions(config: MultitaskConfig, available: list[str]) -> list[str
 
     Raises:
         ConfigError: names a direction or language that the data does not have.
+        DataError: the data has none at all.
     """
+    if not available:
+        raise DataError(
+            f"data must hold the text of at least one pair, but {config.data} has none. Prepare "
+            "parallel text, too."
+        )
     wanted = [d.strip() for d in config.directions.split(",") if d.strip()] or available
     for direction in wanted:
         if direction not in available:

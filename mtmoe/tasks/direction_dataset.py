@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mtmoe.data.sampling import sample_epoch
 from mtmoe.data.vocabulary import EOS, PAD
+from mtmoe.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,15 @@ class DirectionDataset(FairseqDataset):
         """Batches of like lengths; of one direction each if grouped.
 
         fairseq leaves out what does not fill a multiple at the end; here it makes own batches.
+
+        Raises:
+            DataError: there are no sentences: all are too long.
         """
+        if not len(indices):
+            raise DataError(
+                "text must have sentences that are no longer than --max-tokens and the model's "
+                "positions, but has none. Raise --max-tokens."
+            )
         direction = np.searchsorted(self.starts, indices, side="right")
         cuts = np.flatnonzero(np.diff(direction)) + 1 if self.is_grouped else np.empty(0, int)
         batches: list[NDArray[np.int64]] = []

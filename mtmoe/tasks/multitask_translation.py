@@ -168,7 +168,8 @@ class MultitaskTranslationTask(FairseqTask):
         update_freq = int(frequencies[min(epoch, len(frequencies)) - 1])
         if not isinstance(dataset, StreamDataset):
             dataset.batch_multiple = 1 if dataset.is_grouped else num_shards * update_freq
-            return AnyRanksIterator.of(super().get_batch_iterator(dataset, **settings))
+            with one_sentence():
+                return AnyRanksIterator.of(super().get_batch_iterator(dataset, **settings))
         updates = self.config.sampling.epoch_updates or EPOCH_UPDATES
         dealing = Dealing(num_shards, settings["shard_id"], update_freq, updates)
         limits = settings.get("max_positions")

@@ -176,7 +176,16 @@ def test_dealing_gives_all_and_remembers_the_rest():
         ({"direction_shares": "aa-bb"}, "direction_shares must be NAME=NUMBER"),
         ({"join_updates": "aa-bb=1,aa-bb=2"}, "must name each key once, but has 'aa-bb' twice"),
         ({"min_share": 0.5, "max_share": 0.2}, "min_share must be at least 0 and at most max"),
-        ({"loss_power": -1.0}, "loss_power must be 0 or above"),
+        ({"loss_power": -1.0}, "loss_power must be between 0 and 20, but is -1"),
+        ({"loss_power": 1e9}, "loss_power must be between 0 and 20, but is 1000000000"),
+        ({"max_share": -1.0}, "max_share must be above 0 and at most 1, but is -1"),
+        ({"task_mix": "translation=0:1/9:0"}, "must have a share, but none has at update 9"),
+        ({"join_updates": "aa-bb=0:1/5:9"}, "join_updates must be one update .* aa-bb has a sche"),
+        (
+            {"direction_shares": "aa-bb=0.9,bb-aa=0.9"},
+            "direction_shares of translation must be at most 1 together, .* are 1.8 at update 0",
+        ),
+        ({"direction_shares": "aa-bb=0.5/7:1.5"}, "at most 1 together, .* are 1.5 at update 7"),
     ],
 )
 def test_wrong_settings_are_refused(options, message):

@@ -64,3 +64,10 @@ def test_unequal_sides_are_named(tmp_path: Path) -> None:
     write(tmp_path, test=("a\nb\n", "c\n"))
     with pytest.raises(DataError, match=r"sides of test\.en-de must have equal numbers .* 1 and 2"):
         check.read_keys(tmp_path)
+
+
+def test_a_missing_side_is_named(tmp_path: Path) -> None:
+    write(tmp_path)
+    (tmp_path / "text/valid.en-de.de").unlink()
+    with pytest.raises(DataError, match=r"text of valid\.en-de must be a file, but is not there: "):
+        check.read_keys(tmp_path)

@@ -93,6 +93,18 @@ def test_pair_names() -> None:
         (GOOD + "limits: {min_number_match: 2}", "limits.min_number_match must be between 0 and"),
         (GOOD + "plain_punctuation: 1", "plain_punctuation must be true or false, but is 1"),
         ("languages: [en, de]\ngettext: {packages: x}", "gettext.packages must be a list"),
+        (GOOD + "files: [{pair: en-de, source: 1, target: a}]", "files.source must be text, but "),
+        (GOOD + "files: [{pair: en-de, source: a, target: }]", "files.target must be text, but is"),
+        (GOOD + "corpora: [{format: [tsv], path: a}]", "corpora.format must be among .* is .'tsv"),
+        (GOOD + "seed: 2020-13-41", "--config must be a YAML file, but .* is not: month must be"),
+        (GOOD + f"seed: 1{'0' * 5000}", "--config must be a YAML file, but .* is not: Exceeds"),
+        ("languages: " + "[" * 2000, "--config must be a YAML file, but .* is not: "),
+        (GOOD + "seed: 1\nseed: 2", "keys of .*data.yaml must stand once, but seed stands twice"),
+        (GOOD + "split: {test: 1, test: 2}", "must stand once, but test stands twice"),
+        (
+            GOOD + "vocabulary: {model: m, size: 500}",
+            "vocabulary.model must stand alone, .* but vocabulary.size is given, too",
+        ),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, text: str, message: str) -> None:

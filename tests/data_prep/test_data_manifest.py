@@ -90,3 +90,10 @@ def test_a_damaged_manifest_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "manifest.json").write_text(content)
     with pytest.raises(DataError, match=r"manifest must be JSON, but .*manifest\.json is not"):
         read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["[]", '{"steps": []}', '{"steps": {"copy": 3}}', "\xff"])
+def test_a_manifest_of_another_form_is_refused(recorder: Recorder, content: str) -> None:
+    (recorder.out / "manifest.json").write_bytes(content.encode("latin-1"))
+    with pytest.raises(DataError, match=r"manifest must be JSON, but .* is not as it was"):
+        run_step(recorder.out, recorder.step())

@@ -145,6 +145,16 @@ def tar_of(path: Path, members: dict[str, bytes]) -> Path:
     return path
 
 
+@pytest.mark.parametrize("packing", [".gz", ".bz2", ".xz"])
+def test_files_that_are_not_packed_as_their_name_says_are_refused(
+    tmp_path: Path, packing: str
+) -> None:
+    for code in ("en", "de"):
+        (tmp_path / f"text.{code}{packing}").write_bytes(lines(sides()[0]))
+    with pytest.raises(DataError, match=rf"text.en{packing} must be whole, but is damaged"):
+        read(CorpusSettings("moses", str(tmp_path / "text"), "en-de"))
+
+
 @pytest.mark.parametrize(("make", "name"), [(zip_of, "de-en.txt.zip"), (tar_of, "de-en.tar.gz")])
 def test_archives_are_read_in_place_and_unsafe_names_ignored(
     tmp_path: Path, make: Any, name: str
@@ -199,6 +209,7 @@ def test_json_lines_without_a_pair_cost_only_themselves(tmp_path: Path, packing:
         for a, b in zip(*sides(), strict=True)
     ]
     rows[0:4] = [b"{", b"[" * 100_000, b'{"translation": {"en": "a"}}', b'{"translation": 3}']
+    rows[4] = rb'{"translation": {"en": "half of a pair: \ud800", "de": "b"}}'
     data = lines(rows)
     if packing == ".gz":
         data = gzip.compress(data)
@@ -208,9 +219,9 @@ def test_json_lines_without_a_pair_cost_only_themselves(tmp_path: Path, packing:
     path.write_bytes(data)
     columns = ("translation.de", "translation.en")
     pairs, counts = read(CorpusSettings("jsonl", str(path), "de-en", columns=columns))
-    check_aligned(pairs, NUM - 4)
+    check_aligned(pairs, NUM - 5)
     assert pairs[0][0].startswith("Line")
-    assert counts["no_pair"] == 4
+    assert counts["no_pair"] == 5
 
 
 TMX = """<?xml version="1.0" encoding="UTF-8"?>
@@ -236,6 +247,8 @@ def test_a_translation_memory_gives_its_units(tmp_path: Path) -> None:
     [
         (TMX[:-30], "must be XML, but .*memory.tmx is not"),
         (TMX.replace('"tmx14.dtd"', '"x" [<!ENTITY a "aa">]'), "must declare no entities"),
+        (TMX.replace("UTF-8", "klingon"), "must be XML, but .* is not: unknown encoding"),
+        (TMX.replace("UTF-8", "Shift_JIS"), "must be XML, but .* is not: multi-byte"),
         (TMX.replace('"de"', '"fr"'), "must have units in en and de"),
     ],
 )

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from sentencepiece import SentencePieceTrainer
 
 from data_prep.binarise import dictionary_symbols
 from data_prep.check import count_overlaps, num_leaks, read_keys
@@ -204,6 +205,82 @@ def test_a_missing_file_is_refused(corpus: SimpleNamespace) -> None:
     missing = f"{corpus.folder}/text.en. Check the path."
     assert f"files.source of en-de must be a file, but is not there: {missing}" in refused(corpus)
     assert not corpus.out.exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("exclude: [{language: de, path: no.de}]", "exclude.path must be a file, but is not there"),
+        ("vocabulary: {model: no.model}", "vocabulary.model must be a file, but is not there: "),
+        (
+            "corpora: [{format: gettext, path: none}]",
+            "of gettext must be a folder, an archive or a ",
+        ),
+        ("corpora: [{format: gettext, path: de.po}]", "but is one catalogue: "),
+        (
+            "corpora: [{format: tmx, path: none, pair: en-de}]",
+            "corpora.path must be a file, but is ",
+        ),
+    ],
+)
+def test_whatever_is_missing_is_told_before_anything_is_made(
+    corpus: SimpleNamespace, line: str, message: str
+) -> None:
+    (corpus.folder / "de.po").write_text("")
+    change(corpus, "vocabulary: {size: 600}\n", line)
+    assert message in refused(corpus)
+    assert not corpus.out.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "piece"),
+    [({"pad_id": 3}, "<pad>"), ({"user_defined_symbols": ["__de__"]}, "__de__")],
+)
+def test_a_model_with_symbols_of_the_dictionary_is_refused(
+    corpus: SimpleNamespace, options: dict[str, Any], piece: str
+) -> None:
+    with open(corpus.folder / "text.en") as lines, open(corpus.folder / "my.model", "wb") as file:
+        SentencePieceTrainer.train(
+            sentence_iterator=lines, model_writer=file, vocab_size=400, minloglevel=2, **options
+        )
+    change(corpus, "size: 600", "model: my.model")
+    assert f"my.model has the piece {piece}. Train it without" in refused(corpus)
+
+
+def test_files_of_one_name_are_told_apart(corpus: SimpleNamespace) -> None:
+    """A change of either, or an exchange of the two, makes the text anew."""
+    for code in ("en", "de"):
+        (corpus.folder / code).mkdir()
+        (corpus.folder / f"text.{code}").rename(corpus.folder / code / "text")
+    change(corpus, "source: text.en, target: text.de", "source: de/text, target: en/text")
+    extract(corpus)
+    change(corpus, "source: de/text, target: en/text", "source: en/text, target: de/text")
+    english = extract(corpus)[0]
+    assert english == (SAMPLE / "sample.en").read_text().split("\n")[0]
+    for code in ("en", "de"):
+        path = corpus.folder / code / "text"
+        path.write_text(path.read_text().replace("\n", " (new)\n", 1))
+        assert extract(corpus)[code == "de"].endswith("(new)")
+
+
+def test_tables_of_one_name_are_told_apart(corpus: SimpleNamespace) -> None:
+    files = "files: [{pair: en-de, source: text.en, target: text.de}]"
+    tables = "{format: tsv, pair: en-de, path: a/t.tsv}, {format: tsv, pair: en-fr, path: b/t.tsv}"
+    change(corpus, f"de]\n{files}", f"de, fr]\ncorpora: [{tables}]")
+    for folder in ("a", "b"):
+        (corpus.folder / folder).mkdir()
+        (corpus.folder / folder / "t.tsv").write_text("old\tpair\n")
+    assert extract(corpus) == ["old", "pair"]
+    (corpus.folder / "a/t.tsv").write_text("new\tpair\n")
+    assert extract(corpus) == ["new", "pair"]
+
+
+def extract(corpus: SimpleNamespace) -> Any:
+    """The first extracted pair of en-de."""
+    done = command("extract", corpus.config, corpus.out)
+    assert done.returncode == 0, done.stderr
+    with open(corpus.out / "extracted/en-de.jsonl") as file:
+        return json.loads(file.readline())[:2]
 
 
 def test_an_unknown_language_is_refused(corpus: SimpleNamespace) -> None:

@@ -6,8 +6,9 @@ import shutil
 
 import pytest
 
+from mtmoe.config import MultitaskConfig
 from mtmoe.errors import DataError
-from mtmoe.tasks.data_bin import load_side
+from mtmoe.tasks.data_bin import choose_directions, load_side
 
 NAME = "train.aa-bb.aa"
 
@@ -43,3 +44,8 @@ def test_what_is_missing_is_named(folder):
     (folder / f"{NAME}.bin").unlink()
     with pytest.raises(DataError, match=f"must be a file, but is not there: .*{NAME}.bin"):
         load_side(folder, "train", "aa-bb", "aa")
+
+
+def test_data_without_a_pair_is_refused():
+    with pytest.raises(DataError, match="data must hold the text of at least one pair, but x has"):
+        choose_directions(MultitaskConfig(data="x"), [])

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from mtmoe.data.vocabulary import EOS, PAD
+from mtmoe.errors import DataError
 from mtmoe.tasks.direction_dataset import DirectionData, DirectionDataset, shift_right
 
 
@@ -85,3 +86,10 @@ def test_sentences_that_are_too_long_are_named():
     kept, ignored = dataset.filter_indices_by_size(np.arange(4), (4, 10))
     assert kept.tolist() == [0, 2]
     assert ignored == [1, 3]
+
+
+def test_text_of_which_nothing_fits_is_refused():
+    dataset = make_dataset()
+    fitting, _ = dataset.filter_indices_by_size(dataset.ordered_indices(), (1, 1))
+    with pytest.raises(DataError, match="text must have sentences that are no longer than --max-"):
+        dataset.batch_by_size(fitting, max_tokens=1, required_batch_size_multiple=8)

@@ -248,7 +248,8 @@ def test_shares_are_logged_and_single_batches_train(folder, tmp_path, monkeypatc
         (["--task-mix", "translation,title"], "task_mix must be among translation, but is 'title'"),
         (["--task-mix", "sleeping"], "task_mix must be among translation, denoising, modelling"),
         (["--mask-ratio", "2"], "mask_ratio must be at most 1, but is '2'"),
-        (["--span-length", "0.5"], "span_length must be 0 (a mask for each token) or at least 1"),
+        (["--span-length", "0.5"], "span_length must be 0 (a mask for each token) or from 1 to"),
+        (["--span-length", "1e300"], "span_length must be 0 (a mask for each token) or from 1 to"),
     ],
 )
 def test_what_the_folder_lacks_is_told(toy_data, folder, tmp_path, capsys, options, message):
