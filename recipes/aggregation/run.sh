@@ -26,7 +26,7 @@ if [[ -n ${PARENTS-} ]]; then
     read -ra parents <<<"$PARENTS"
     for n in "${!parents[@]}"; do parents[n]=$(from_folder "$caller" "${parents[n]}"); done
 else
-    earlier=$(find "$run/checkpoints" -maxdepth 1 -name 'checkpoint_[0-9]*_[0-9]*.pt' 2>/dev/null | sort -V | tail -n 1)
+    earlier=$({ find "$run/checkpoints" -maxdepth 1 -name 'checkpoint_[0-9]*_[0-9]*.pt' 2>/dev/null || true; } | sort -V | tail -n 1)
     parents=("$earlier" "$run/checkpoints/checkpoint_best.pt")
     [[ -n $earlier && -e ${parents[1]} ]] || { echo "error: RUN must be a finished run, but $run is not. Run the quickstart first." >&2; exit 2; }
 fi
