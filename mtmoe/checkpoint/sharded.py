@@ -44,6 +44,27 @@ NAMES = "names"  # key of the weights' order in a sharded checkpoint
 DIGEST = "vocabulary_digest"  # the only weight that stays in the `.pt`
 
 
+class ShardWriter(FileSystemWriter):
+    """PyTorch's writer, whose failures are the files' own.
+
+    torch's zip writer puts its error over the file's, and between ranks the lower one is lost.
+    """
+
+    def write_data(self, *args: Any) -> Any:
+        """Write this rank's parts.
+
+        Raises:
+            OSError: the disk is full or the folder is not writable.
+        """
+        try:
+            return super().write_data(*args)
+        except RuntimeError as error:
+            cause = error.__context__
+            while cause is not None and not isinstance(cause, OSError):
+                cause = cause.__context__
+            raise cause or error from None
+
+
 def write_shards(save_dir: str | Path, step: int, tensors: Mapping[str, Tensor]) -> str:
     """Write a new folder of `save_dir` in parallel; every rank must call it.
 
@@ -81,7 +102,7 @@ def write_folder(
             warnings.filterwarnings("ignore", "torch.distributed is disabled")  # one process
             save(
                 dict(tensors),
-                storage_writer=FileSystemWriter(part, sync_files=True),
+                storage_writer=ShardWriter(part, sync_files=True),
                 planner=DefaultSavePlanner(flatten_state_dict=False),
                 no_dist=not dist.is_initialized(),
             )
@@ -237,7 +258,6 @@ def _synchronise(folder: Path) -> None:
 def _raise_cause(error: CheckpointException) -> NoReturn:
     """Raise what went wrong on the first rank that failed."""
     rank, (cause, _) = next(iter(error.failures.items()))
-    for found in (cause, cause.__context__):  # torch's zip writer hides the file's own error
-        if isinstance(found, OSError):
-            raise OSError(found.errno, f"rank {rank}: {found.strerror}", found.filename) from None
+    if isinstance(cause, OSError):
+        raise OSError(cause.errno, f"rank {rank}: {cause.strerror}", cause.filename) from None
     raise cause

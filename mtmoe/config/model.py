@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -88,9 +89,10 @@ class RouterConfig:
             f"between 1 and num_experts ({self.num_experts})",
         )
         for name in ("balance_loss_weight", "z_loss_weight", "bias_update_rate"):
-            require(self, name, getattr(self, name) >= 0, "0 or above")
+            require(self, name, 0 <= getattr(self, name) < math.inf, "0 or above, and finite")
         for name in ("capacity_factor", "eval_capacity_factor"):
-            require(self, name, getattr(self, name) >= 0, "0 (dropless) or above")
+            is_met = 0 <= getattr(self, name) < math.inf
+            require(self, name, is_met, "0 (dropless) or above, and finite")
         require(self, "min_capacity", self.min_capacity >= 1, "at least 1")
         for name in ("jitter", "gating_dropout", "expert_output_masking"):
             require(self, name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import functools
 import logging
@@ -47,8 +48,9 @@ from mtmoe.tasks.data_bin import (
 )
 from mtmoe.tasks.direction_dataset import DirectionData, DirectionDataset
 from mtmoe.tasks.interactive import Sentences, WholeText, encode_lines
-from mtmoe.tasks.programs import TASK_NAME, fit_program
+from mtmoe.tasks.programs import FULL_HELP, TASK_NAME, fit_program
 from mtmoe.tasks.ranks import (
+    check_optimizer,
     check_precision,
     check_saving,
     count_once,
@@ -109,6 +111,12 @@ class MultitaskTranslationTask(FairseqTask):
         self._names_pieces = False  # whether --bpe names a coder
         self._step = (-1, -1)  # (update, micro-batch) of the last training step
         self._choices: dict[str, Any] = {}  # (E,) by MoE layer, of the present update
+
+    @classmethod
+    def add_args(cls, parser: Any) -> None:
+        """Add the task's options; and the help that fairseq's own, which comes earlier, is not."""
+        super().add_args(parser)
+        parser.add_argument(FULL_HELP, action="help", help=argparse.SUPPRESS)
 
     @classmethod
     def setup_task(cls, cfg: Any, **kwargs: Any) -> MultitaskTranslationTask:
@@ -303,6 +311,7 @@ class MultitaskTranslationTask(FairseqTask):
         number = micro * self.mesh.batch.size + self.mesh.batch.rank
         model.set_router_key(RouterKey.of(self.seed, update_num, number))
         with one_sentence(), uninterrupted(), ending_without_memory(self.mesh):
+            check_optimizer(model, optimizer, self.config.checkpoint_format)
             loss, size, log = super().train_step(
                 sample, model, criterion, optimizer, update_num, ignore_grad
             )

@@ -7,13 +7,16 @@ before fairseq opens checkpoints and folders.
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
+import fairseq.trainer
 import torch
+from fairseq.nan_detector import NanDetector
 
 from mtmoe.checkpoint.fairseq_file import check_readable, shards_name
 from mtmoe.errors import CheckpointError, ConfigError, MtmoeError, describe_failure
@@ -21,6 +24,7 @@ from mtmoe.fairseq_view import one_sentence
 from mtmoe.tasks.restart import init_method, register
 
 TASK_NAME = "multitask_translation"
+FULL_HELP = "--full-help"  # a word of ours, see `help_arguments`
 READERS = ("fairseq-generate", "fairseq-interactive", "fairseq-validate")  # of checkpoints
 TRAINERS = ("fairseq-train", "fairseq-hydra-train")
 
@@ -33,10 +37,11 @@ def fit_program() -> None:
             sys.argv += complete_arguments(sys.argv[1:])
     if program == TRAINERS[0]:
         with one_sentence():
-            sys.argv[1:] = autocast_arguments(sys.argv[1:])
+            sys.argv[1:] = autocast_arguments(help_arguments(sys.argv[1:]))
         sys.argv += distributed_arguments(sys.argv[1:], os.environ, torch.cuda.is_available())
     if program in TRAINERS:
         register()
+        fairseq.trainer.NanDetector = functools.partial(NanDetector, backward=False)
     if program in (*READERS, *TRAINERS):
         sys.excepthook = explain
         sys.unraisablehook = overlook_half_open
@@ -64,6 +69,18 @@ def complete_arguments(words: Sequence[str]) -> list[str]:
         is_one_file = not options.checkpoint_suffix and options.checkpoint_shard_count == "1"
         _check_checkpoints(options.path, is_one_file)
     return [] if options.task else [f"--task={TASK_NAME}"]
+
+
+def help_arguments(words: Sequence[str]) -> list[str]:
+    """The words with `--help` as one that fairseq does not know until it knows all options.
+
+    It would show its help before it has asked task, model, criterion and optimizer for theirs.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--task", default=None)
+    if parser.parse_known_args(list(words))[0].task != TASK_NAME:
+        return list(words)
+    return [FULL_HELP if word in ("-h", "--help") else word for word in words]
 
 
 def autocast_arguments(words: Sequence[str]) -> list[str]:
@@ -130,6 +147,11 @@ def explain(kind: type[BaseException], error: BaseException, trace: TracebackTyp
         sys.stderr.write(f"error: {error}\n")
     elif isinstance(error, OSError) and error.errno:
         sys.stderr.write(f"error: {describe_failure(error)}\n")
+    elif isinstance(error, FloatingPointError):
+        sys.stderr.write(
+            f"error: gradients must be finite, but are not ({error}). See above where the first "
+            "such number arose; lower --lr, or set --clip-norm or a longer --warmup-updates.\n"
+        )
     elif is_lost(error):
         rank = os.environ.get("RANK", "0")
         sys.stderr.write(f"error: rank {rank} stops, for another one has ended; see its message.\n")

@@ -16,9 +16,12 @@ from fairseq.distributed.utils import _TensorPlaceholder
 from omegaconf import DictConfig, ListConfig
 from omegaconf.base import ContainerMetadata, Metadata
 from omegaconf.nodes import AnyNode
+from torch import nn
+from torch.distributed.tensor import DTensor
 
 from mtmoe.config import AllToAll, CheckpointFormat, MeshConfig, MultitaskConfig, Zero
 from mtmoe.errors import EXIT_FAILURE, ConfigError, LayoutError
+from mtmoe.optim.fairseq_adam import FusedAdam
 from mtmoe.parallel.mesh import Mesh, make_mesh
 
 logger = logging.getLogger(__name__)
@@ -127,6 +130,24 @@ def check_saving(mesh: Mesh, config: MultitaskConfig, cfg: Any) -> None:
                 f"{name} must be off where {where}, but is on: fairseq would save rank 0's part "
                 "only. Leave it out."
             )
+
+
+def check_optimizer(model: nn.Module, optimizer: Any, checkpoints: CheckpointFormat) -> None:
+    """Refuse an optimizer that knows nothing of parameters of which each rank holds a part.
+
+    Raises:
+        LayoutError: names the one to use.
+    """
+    if isinstance(optimizer, FusedAdam):
+        return
+    is_shared_out = any(isinstance(parameter, DTensor) for parameter in model.parameters())
+    if is_shared_out or checkpoints is CheckpointFormat.sharded:
+        where = "ranks share parameters out" if is_shared_out else "checkpoint_format is sharded"
+        name = getattr(optimizer.cfg, "_name", None) or type(optimizer).__name__
+        raise LayoutError(
+            f"optimizer must be fused_adam where {where}, but is {name}: fairseq's know no shards. "
+            "Use --optimizer fused_adam."
+        )
 
 
 def check_precision(mesh: Mesh, cfg: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import resource
 from pathlib import Path
 
 import pytest
@@ -130,4 +131,19 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr("os.fsync", fail)
     with pytest.raises(OSError, match="rank 0: No space left on device"):
         write_folder(tmp_path / "x", TENSORS)
+    assert list(tmp_path.iterdir()) == []
+
+
+def write_beyond_the_limit(path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="rank 0: File too large"):
+            write_folder(path, {"model.large": torch.zeros(100_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_file_that_cannot_grow_is_named_to_all_ranks(tmp_path):
+    run_ranks(write_beyond_the_limit, 2, tmp_path / "x")
     assert list(tmp_path.iterdir()) == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
@@ -239,6 +241,8 @@ def test_backends_that_cannot_run_are_refused(monkeypatch):
         ({"router": {"min_capacity": 0}}, "min_capacity must be at least 1"),
         ({"router": {"gating_dropout": 1.0}}, "gating_dropout must be at least 0 and below 1"),
         ({"router": {"z_loss_weight": -1.0}}, "z_loss_weight must be 0 or above"),
+        ({"router": {"balance_loss_weight": math.inf}}, "balance_loss_weight must be .* finite"),
+        ({"router": {"capacity_factor": math.inf}}, "capacity_factor must be .* finite, but is"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(settings, message):

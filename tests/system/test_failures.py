@@ -113,7 +113,7 @@ CAUSES = {
     "memory": "error: rank 1 has too little memory",
     "data": "error: train.aa-bb.aa.bin must be whole, but is cut off.",
     "stall": "error: every rank must answer within --collective-timeout, but one has not.",
-    "nan": "FloatingPointError: gradients are Nan/Inf",
+    "nan": "error: gradients must be finite, but are not",
 }
 
 

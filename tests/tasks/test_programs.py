@@ -19,7 +19,7 @@ from fairseq.data.indexed_dataset import MMapIndexedDataset
 
 from mtmoe.errors import CheckpointError
 from mtmoe.inference.engine import Translator
-from mtmoe.tasks.programs import complete_arguments, overlook_half_open
+from mtmoe.tasks.programs import complete_arguments, help_arguments, overlook_half_open
 from tests.fairseq_run import SETTINGS, train
 from tests.toy_data import toy_sentences
 
@@ -222,3 +222,25 @@ def test_other_finalisers_that_fail_are_reported(capsys, monkeypatch):
     Broken()
     gc.collect()
     assert "AttributeError: broken" in capsys.readouterr().err
+
+
+def test_help_waits_for_all_options():
+    words = ["data", "--task", "multitask_translation", "-h"]
+    assert help_arguments(words) == [*words[:-1], "--full-help"]
+    assert help_arguments(["data", "--help"]) == ["data", "--help"]  # of fairseq's own task
+
+
+@pytest.mark.slow
+def test_help_shows_the_options_of_task_model_criterion_and_optimizer(toy_data):
+    code, out, error = call("fairseq-train", toy_data, *SETTINGS[:4], *SETTINGS[12:18], "--help")
+    assert code == 0, error
+    for option in ("--directions", "--top-k", "--autocast", "--tile-size"):
+        assert f"\n  {option} " in out
+    assert "--full-help" not in out
+
+
+@pytest.mark.slow
+def test_gradients_that_are_not_finite_end_a_training_in_one_sentence(toy_data, tmp_path):
+    options = [*SETTINGS, "--cpu", "--lr", "1e30", "--max-update", "9", "--save-dir", tmp_path]
+    found = call("fairseq-train", toy_data, *options)
+    check_one_sentence(found, 1, "gradients must be finite, but are not")

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.distributed as dist
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import distribute_tensor
 
-from mtmoe.config import MeshConfig
-from mtmoe.errors import DataError
+from mtmoe.config import CheckpointFormat, MeshConfig
+from mtmoe.errors import DataError, LayoutError
 from mtmoe.parallel.mesh import ONE_PROCESS, Mesh, limit_waiting, make_mesh
 from mtmoe.tasks.programs import explain
-from mtmoe.tasks.ranks import ending_without_memory
+from mtmoe.tasks.ranks import check_optimizer, ending_without_memory
 from tests.ranks import run_ranks
 
 FULL = {
@@ -47,6 +51,9 @@ SAID = {
     "error: every rank must answer within --collective-timeout, but one has not.": RuntimeError(
         "[gloo/transport/tcp/unbound_buffer.cc:78] Timed out waiting 10000ms for recv"
     ),
+    "error: gradients must be finite, but are not (gradients are Nan/Inf).": FloatingPointError(
+        "gradients are Nan/Inf"
+    ),
     "error: the file is cut off.": DataError("the file is cut off."),
 }
 
@@ -74,3 +81,17 @@ def check_waiting():
 
 def test_a_group_waits_no_longer_than_it_may():
     run_ranks(check_waiting, 2)
+
+
+def check_adam():
+    mesh = init_device_mesh("cpu", (2,))
+    model = nn.Linear(4, 4)
+    adam = SimpleNamespace(cfg=SimpleNamespace(_name="adam"))
+    check_optimizer(model, adam, CheckpointFormat.gathered)  # each rank holds all of it
+    model.weight = nn.Parameter(distribute_tensor(model.weight.detach(), mesh))
+    with pytest.raises(LayoutError, match="must be fused_adam where ranks share parameters out"):
+        check_optimizer(model, adam, CheckpointFormat.gathered)
+
+
+def test_an_optimizer_of_whole_parameters_is_refused_where_they_are_shared_out():
+    run_ranks(check_adam, 2)

@@ -113,3 +113,11 @@ def test_programs_of_fairseq_ask_for_a_gathered_one(resumed):
         CheckpointError, match=r"must name a gathered checkpoint, but .* is sharded"
     ):
         complete_arguments(["data", "--path", str(resumed / "checkpoint_last.pt")])
+
+
+def test_an_optimizer_that_knows_no_shards_is_refused(toy_data, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        train(toy_data, tmp_path, "--max-update", "1", "--optimizer", "adam", *SHARDED)
+    assert stop.value.code == 2
+    message = "optimizer must be fused_adam where checkpoint_format is sharded, but is adam"
+    assert message in capsys.readouterr().err
