@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from enum import Enum
 from typing import Any
 
@@ -68,6 +69,8 @@ def run(args: argparse.Namespace) -> None:
     assert isinstance(model, TransformerConfig)
     assert isinstance(adam, AdamConfig)
 
+    _tell_overlooked(args.others)
+
     import torch
     import torch.distributed as dist
 
@@ -81,6 +84,13 @@ def run(args: argparse.Namespace) -> None:
         dist.destroy_process_group()
     if not agrees:
         raise SystemExit(EXIT_FAILURE)
+
+
+def _tell_overlooked(words: Sequence[str]) -> None:
+    """Name the options that are not part of the examination: one may be misspelt."""
+    options = [word.partition("=")[0] for word in words if word.startswith("--")]
+    if options and os.environ.get("RANK", "0") == "0":
+        sys.stderr.write(f"not examined, as it is none of doctor's: {', '.join(options)}\n")
 
 
 def _values(args: argparse.Namespace) -> dict[str, Any]:

@@ -54,6 +54,7 @@ def _run(argv: list[str]) -> None:
     command = _import_command(args.command)
     if others and not getattr(command, "TAKES_OTHER_OPTIONS", False):
         parser.error(f"unrecognized arguments: {' '.join(others)}")
+    args.others = others
     command.run(args)
 
 

@@ -102,6 +102,8 @@ def test_the_command_says_its_verdict_on_a_users_training():
     # moe_transformer_tiny has experts on every layer: 2 + 2 of them after scaling down
     assert any(line.startswith("all_to_all: 16 calls, ") for line in lines)
     assert any(line.startswith("engine all_gather: ") for line in lines)
+    told = "not examined, as it is none of doctor's: --user-dir, --task, --bf16, "
+    assert done.stderr.count(told) == 1
 
 
 @pytest.mark.slow
