@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
+import fcntl
 import logging
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,7 +40,34 @@ def _work(options: argparse.Namespace, work: Callable[[Run], object]) -> None:
     check_folder("--cache", options.cache)
     if options.permissive_only:
         config = _keep_permissive(config)
-    work(Run(config, Path(options.out), Path(options.cache)))
+    with alone_in(Path(options.out)):
+        work(Run(config, Path(options.out), Path(options.cache)))
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep other steps out of a run folder, which is made if it is not there.
+
+    Raises:
+        ConfigError: one is at work there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        _lock(handle, folder)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int, folder: Path) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ConfigError(
+            f"--out must be a folder that no other data_prep works in, but one works in {folder}. "
+            "Wait until it ends, or take another folder."
+        ) from None
 
 
 def _keep_permissive(config: Config) -> Config:

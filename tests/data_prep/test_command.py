@@ -1,0 +1,17 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from data_prep.command import alone_in
+from mtmoe.errors import ConfigError
+
+
+def test_two_steps_do_not_work_in_one_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "run"
+    with alone_in(folder), pytest.raises(ConfigError, match=f"one works in {folder}"):
+        with alone_in(folder):
+            raise AssertionError("both are at work")
+    with alone_in(folder):
+        assert not list(folder.iterdir())
