@@ -17,7 +17,7 @@ from mtmoe.data.vocabulary import BOS, PAD, UNK
 from mtmoe.errors import ConfigError, DataError
 from mtmoe.inference.beam_search import search
 from mtmoe.inference.hypotheses import Hypothesis, Task
-from mtmoe.inference.processes import CAN_FORK, Processes
+from mtmoe.inference.processes import Processes, can_fork
 from mtmoe.inference.requests import (
     EMPTY,
     END,
@@ -87,7 +87,7 @@ class Translator:
         tags = [self.vocabulary.tag(language) for language in self.languages]
         self._forbidden = torch.tensor([BOS, PAD, UNK, *tags], device=self.device)
         self._processes: Processes[Job, list[list[Hypothesis]]] | None = None
-        if CAN_FORK and self.num_threads > 1 and expert_memory is None:
+        if can_fork() and self.num_threads > 1 and expert_memory is None:
             self._processes = Processes(self._run, self.num_threads)
 
     @classmethod

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 import weakref
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, wait
@@ -24,8 +25,15 @@ from mtmoe.errors import MtmoeError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-CAN_FORK = sys.platform == "linux"  # elsewhere, system libraries do not live through it
 GRACE_SECONDS = 5.0
+
+
+def can_fork() -> bool:
+    """Whether this process may be copied: on Linux, unless a pool of the caller's has made it.
+
+    Elsewhere, system libraries do not live through it.
+    """
+    return sys.platform == "linux" and not multiprocessing.current_process().daemon
 
 
 class _Worker(NamedTuple):
@@ -73,7 +81,9 @@ class Processes(Generic[Item, Result]):
             process = context.Process(
                 target=_serve, args=(function, theirs, inherited), name="translate", daemon=True
             )
-            process.start()
+            with warnings.catch_warnings():  # Python 3.12 warns of the threads of a library's pool
+                warnings.simplefilter("ignore", DeprecationWarning)
+                process.start()  # which is idle, and which copies do not use: they have one thread
             theirs.close()
             self._workers.append(_Worker(process, ours))
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -13,12 +14,12 @@ import torch
 
 from mtmoe.errors import DataError, MtmoeError
 from mtmoe.inference.engine import Translator
-from mtmoe.inference.processes import CAN_FORK, Processes
+from mtmoe.inference.processes import Processes, can_fork
 from mtmoe.inference.requests import Request
 from mtmoe.inference.search_config import SearchConfig
 from tests.golden.make import CHECKPOINT, SOURCE, TRANSLATION
 
-pytestmark = pytest.mark.skipif(not CAN_FORK, reason="processes are forked on Linux only")
+pytestmark = pytest.mark.skipif(not can_fork(), reason="processes are forked on Linux only")
 
 
 class Work:
@@ -110,3 +111,13 @@ def test_a_translator_gives_the_same_with_processes(monkeypatch: pytest.MonkeyPa
     texts = [found[0].text for found in ranked[0]]
     scores = [[f.score for f in t.score(requests, texts, config)] for t in (one, two)]
     assert scores[0] == pytest.approx(scores[1], rel=1e-5)
+
+
+def test_a_worker_of_a_pool_translates_with_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Daemons may not have children."""
+    monkeypatch.setitem(multiprocessing.current_process()._config, "daemon", True)
+    assert not can_fork()
+    monkeypatch.setattr("mtmoe.inference.shares.SMALL_BATCH", 20)
+    lines = SOURCE.read_text("utf-8").splitlines()
+    found = Translator.from_checkpoint(CHECKPOINT, threads=2).translate(lines, "aa", "bb")
+    assert found == TRANSLATION.read_text("utf-8").splitlines()
