@@ -46,11 +46,12 @@ def _work(options: argparse.Namespace, work: Callable[[Run], object]) -> None:
 
 @contextlib.contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Keep other steps out of a run folder, which is made if it is not there.
+    """Keep other steps out of a run folder, which is made, and removed again if it stays empty.
 
     Raises:
         ConfigError: one is at work there.
     """
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -58,6 +59,9 @@ def alone_in(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+        with contextlib.suppress(OSError):  # not empty
+            for path in missing:
+                path.rmdir()
 
 
 def _lock(handle: int, folder: Path) -> None:
