@@ -3,7 +3,7 @@
 python -m benchmarks.stream [--lines 100000,1000000] [--kill]
 
 A tiny model of random weights translates made-up lines from a file into a file. Prints, for each
-number of lines, seconds and the most memory that the process held. With --kill, the largest file
+number of lines, seconds and the most memory that its processes held. With --kill, the largest file
 is translated again and killed without warning at random moments, until it is finished by --resume;
 what it wrote must be what was written without interruption, byte for byte.
 """
@@ -11,9 +11,9 @@ what it wrote must be what was written without interruption, byte for byte.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
-import os
 import random
 import signal
 import subprocess
@@ -26,6 +26,7 @@ from pathlib import Path
 
 from benchmarks.machine import num_cores
 from benchmarks.options import read_number, read_numbers
+from benchmarks.peak_memory import pss_bytes, tree_of
 from benchmarks.remarks import say
 from benchmarks.translate_models import LANGUAGES, Sizes, make_vocabulary, write_model
 from mtmoe.cli.main import Parser
@@ -34,7 +35,8 @@ from mtmoe.errors import MtmoeError, run_command
 TINY = Sizes(layers=1, dim=16, ffn_dim=16, num_symbols=200, sentences=0, length=0)
 MOST_WORDS = 8  # of a line
 MAX_LENGTH = 4  # pieces of an output
-KIB, MIB = 2**10, 2**20
+MIB = 2**20
+SECONDS_OF_SAMPLE = 0.2
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Run:
 
     lines: int
     seconds: float
-    peak_mib: float  # of its process
+    peak_mib: float  # of its processes together; pages that they share count once
     code: int  # 0, or what it ended with; negative: the signal
 
 
@@ -108,11 +110,14 @@ def translate(
     killer = threading.Timer(kill_after or 0.0, process.kill)
     if kill_after is not None:
         killer.start()
-    _, status, usage = os.wait4(process.pid, 0)
+    peak = 0
+    while process.returncode is None:
+        peak = max(peak, sum(map(pss_bytes, tree_of(process.pid))))
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(SECONDS_OF_SAMPLE)
     killer.cancel()
-    process.returncode = os.waitstatus_to_exitcode(status)  # nobody else waits for it now
     seconds = time.perf_counter() - start
-    return Run(int(text.stem), seconds, usage.ru_maxrss * KIB / MIB, process.returncode)
+    return Run(int(text.stem), seconds, peak / MIB, process.returncode)
 
 
 def check_lines(path: Path, number: int) -> None:
