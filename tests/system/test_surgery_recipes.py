@@ -60,7 +60,8 @@ def test_aggregation_compares_three_trainings(finished, tmp_path):
     assert {name: list(curve) for name, curve in curves.items()} == {
         "joint": ["0", "2", "4"], "parent": ["0", "2", "4"], "scratch": ["2", "4"],
     }  # fmt: skip
-    assert curves["joint"]["0"] < curves["scratch"]["2"]
+    parent, joint = curves["parent"]["0"], curves["joint"]["0"]
+    assert joint == pytest.approx(parent, abs=0.05), "both parents are almost the same model"
     before = made(tmp_path)
     assert call("aggregation", finished, tmp_path / "out", **settings).returncode == 0
     assert made(tmp_path) == before
