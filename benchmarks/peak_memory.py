@@ -14,36 +14,9 @@ import resource
 import subprocess
 import sys
 import time
-from pathlib import Path
 
+from benchmarks.process_tree import pss_bytes, tree_of
 from mtmoe.cli.main import Parser
-
-PROC = Path("/proc")
-
-
-def tree_of(root: int) -> list[int]:
-    """The processes that descend from `root`, itself included."""
-    children: dict[int, list[int]] = {}
-    for path in PROC.glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text("utf-8", "replace").rpartition(")")[2].split()
-        except OSError:  # it has ended
-            continue
-        children.setdefault(int(fields[1]), []).append(int(path.parent.name))
-    found = [root]
-    for number in found:  # grows
-        found += children.get(number, [])
-    return found
-
-
-def pss_bytes(process: int) -> int:
-    """The proportional set size of a process; 0 if it has ended."""
-    try:
-        lines = (PROC / str(process) / "smaps_rollup").read_text().splitlines()
-    except OSError:
-        return 0
-    sizes = [line.split()[1] for line in lines if line.startswith("Pss:")]
-    return 1024 * int(sizes[0]) if sizes else 0
 
 
 def watch(command: list[str], seconds: float) -> dict[str, float]:

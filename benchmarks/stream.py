@@ -26,7 +26,7 @@ from pathlib import Path
 
 from benchmarks.machine import num_cores
 from benchmarks.options import read_number, read_numbers
-from benchmarks.peak_memory import pss_bytes, tree_of
+from benchmarks.process_tree import pss_bytes, tree_of
 from benchmarks.remarks import say
 from benchmarks.translate_models import LANGUAGES, Sizes, make_vocabulary, write_model
 from mtmoe.cli.main import Parser

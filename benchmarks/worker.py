@@ -16,11 +16,11 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, Any
 
+from benchmarks.process_tree import peak_bytes, shared_bytes, tree_of
+
 MAX_MESSAGE = 300  # characters of an error
-KIB = 1024
 
 
 class NotRunnable(Exception):  # noqa: N818  (it is no error of the program)
@@ -82,7 +82,7 @@ def _answer(
         if "run" in request:
             return calls[request["run"]].timed()
         if "peak" in request:
-            return {"peak_bytes": peak_bytes()}
+            return {"peak_bytes": peak_of_all()}
         calls.clear()
         gc.collect()  # what was timed before may be large
         calls.update(find_builder()(request["build"]))
@@ -94,31 +94,13 @@ def _answer(
         return {"error": f"{type(error).__name__}: {message}"}
 
 
-def peak_bytes() -> int:
+def peak_of_all() -> int:
     """The most memory that this process and its living children have held, each at its own time.
 
     Of a child, what it has beside pages that others have too: it may be a fork of its parent.
     """
-    own, waiting = os.getpid(), [os.getpid()]
-    total = 0
-    while waiting:
-        number = waiting.pop()
-        process = Path(f"/proc/{number}")
-        try:
-            total += _kib(process / "status", "VmHWM:") * KIB
-            for children in process.glob("task/*/children"):
-                waiting += map(int, children.read_text().split())
-            if number != own:
-                total -= _kib(process / "smaps_rollup", "Shared_") * KIB
-        except OSError:  # it ended meanwhile
-            continue
-    return total
-
-
-def _kib(path: Path, start: str) -> int:
-    """The sum of the lines of a file of /proc that begin so."""
-    lines = path.read_text().splitlines()
-    return sum(int(line.split()[1]) for line in lines if line.startswith(start))
+    own, *children = tree_of(os.getpid())
+    return peak_bytes(own) + sum(peak_bytes(n) - shared_bytes(n) for n in children)
 
 
 def _find(name: str) -> Builder:

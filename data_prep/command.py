@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import fcntl
 import logging
 import os
 import sys
@@ -17,7 +16,7 @@ from data_prep.config import Config, GettextSettings, load_config
 from data_prep.sources.wheels import default_cache
 from mtmoe.cli.main import Parser
 from mtmoe.errors import ConfigError, run_command
-from mtmoe.files import check_folder
+from mtmoe.files import check_folder, take_lock
 
 
 class Run(NamedTuple):
@@ -55,23 +54,17 @@ def alone_in(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY)
     try:
-        _lock(handle, folder)
+        if not take_lock(handle):
+            raise ConfigError(
+                "--out must be a folder that no other data_prep works in, but one works in "
+                f"{folder}. Wait until it ends, or take another folder."
+            )
         yield
     finally:
         os.close(handle)
         with contextlib.suppress(OSError):  # not empty
             for path in missing:
                 path.rmdir()
-
-
-def _lock(handle: int, folder: Path) -> None:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise ConfigError(
-            f"--out must be a folder that no other data_prep works in, but one works in {folder}. "
-            "Wait until it ends, or take another folder."
-        ) from None
 
 
 def _keep_permissive(config: Config) -> Config:

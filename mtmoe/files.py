@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import sys
@@ -12,6 +13,20 @@ from pathlib import Path
 from typing import IO, Any
 
 from mtmoe.errors import ConfigError, DataError, MtmoeError
+
+
+def take_lock(handle: int) -> bool:
+    """Lock an open file or folder until it is closed; False: another process has it.
+
+    A file system without locks lets everybody in.
+    """
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def check_input(name: str, path: str | Path, error: type[MtmoeError] = DataError) -> None:

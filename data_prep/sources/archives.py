@@ -21,8 +21,8 @@ DEBS = (".deb",)
 MAX_MEMBERS = 100_000
 MAX_MEMBER_BYTES = 1 << 26  # of one that is read as a whole
 UNSAFE = re.compile(r"(^|/)\.\.(/|$)|^/|^[A-Za-z]:|[\\\0]")
-# RuntimeError: a member is encrypted; NotImplementedError: packed in a way that Python lacks
-DAMAGE = (zipfile.BadZipFile, tarfile.TarError, NotImplementedError, RuntimeError)
+# RuntimeError: a member is encrypted, or (NotImplementedError) packed in a way that Python lacks
+DAMAGE = (zipfile.BadZipFile, tarfile.TarError, RuntimeError)
 
 
 def is_archive(path: str | Path) -> bool:

@@ -2,6 +2,9 @@
 
 Processes are forked when the first work for several comes. They see the weights where the caller
 has them; nothing is copied. The caller waits, hands out a batch to whoever is free, and ends them.
+
+`concurrent.futures` has a pool, but its processes outlive a caller that is killed, since each holds
+the others' pipe open, and one that works cannot be ended.
 """
 
 from __future__ import annotations

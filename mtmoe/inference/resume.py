@@ -9,7 +9,6 @@ that the file is the same, byte for byte, wherever the earlier run was killed.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import logging
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from mtmoe.errors import ConfigError, DataError
+from mtmoe.files import take_lock
 
 log = logging.getLogger(__name__)
 END_BYTES = 1 << 20  # of a checkpoint, whose checksums stand at its end
@@ -118,19 +118,19 @@ class ResumableOutput:
     def _open_part(self) -> Iterator[IO[bytes]]:
         """The unfinished file, which only one process at a time has open."""
         with open(os.open(self.part, os.O_RDWR | os.O_CREAT, 0o666), "r+b") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                is_ours = os.path.samestat(os.fstat(file.fileno()), os.stat(self.part))
-            except (BlockingIOError, FileNotFoundError):
-                is_ours = False
-            except OSError:  # a file system without locks
-                is_ours = True
-            if not is_ours:
+            if not (take_lock(file.fileno()) and self._has_its_name(file)):
                 raise ConfigError(
                     f"--output must be a file of one run, but another one is writing {self.path}. "
                     "Wait for it, or name another file."
                 )
             yield file
+
+    def _has_its_name(self, file: IO[bytes]) -> bool:
+        """Whether no other run has finished it before the lock was taken."""
+        try:
+            return os.path.samestat(os.fstat(file.fileno()), os.stat(self.part))
+        except FileNotFoundError:
+            return False
 
     def write(self, text: bytes, mark: Mark) -> None:
         """Add `text`; then the output is at `mark`, whose `output_bytes` are counted here."""

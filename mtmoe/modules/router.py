@@ -53,6 +53,13 @@ class Routing:
     gate_loss: Tensor = field(default_factory=_zero)  # () float32, of conditional routing
     is_expert_choice: bool = False
 
+    def __getitem__(self, index: int) -> Tensor:
+        """Number 0: the probabilities. There, PyTorch's backward hooks look for a module's output.
+
+        fairseq sets such hooks to find where a gradient is no number.
+        """
+        return (self.probs,)[index]
+
 
 class Router(nn.Module):
     """Scores, choice, weights and slots of one MoE layer.

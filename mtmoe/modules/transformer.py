@@ -106,6 +106,10 @@ class Output:
     states: Tensor  # (B, S, D) of the decoder, normalised
     routings: tuple[Routing, ...] = field(default_factory=tuple)  # order of `moe_layer_names`
 
+    def __getitem__(self, index: int) -> Tensor:
+        """Number 0: the states; see `Routing`."""
+        return (self.states,)[index]
+
 
 class Transformer(nn.Module):
     """Pre-norm encoder-decoder with one embedding for source, target and output.

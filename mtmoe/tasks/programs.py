@@ -7,21 +7,18 @@ before fairseq opens checkpoints and folders.
 from __future__ import annotations
 
 import argparse
-import functools
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
-import fairseq.trainer
 import torch
-from fairseq.nan_detector import NanDetector
 
 from mtmoe.checkpoint.fairseq_file import check_readable, shards_name
 from mtmoe.errors import CheckpointError, ConfigError, MtmoeError, describe_failure
 from mtmoe.fairseq_view import one_sentence
-from mtmoe.tasks.restart import init_method, register
+from mtmoe.parallel.restart import init_method, register
 
 TASK_NAME = "multitask_translation"
 FULL_HELP = "--full-help"  # a word of ours, see `help_arguments`
@@ -41,7 +38,6 @@ def fit_program() -> None:
         sys.argv += distributed_arguments(sys.argv[1:], os.environ, torch.cuda.is_available())
     if program in TRAINERS:
         register()
-        fairseq.trainer.NanDetector = functools.partial(NanDetector, backward=False)
     if program in (*READERS, *TRAINERS):
         sys.excepthook = explain
         sys.unraisablehook = overlook_half_open

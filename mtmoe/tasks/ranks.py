@@ -21,7 +21,7 @@ from torch.distributed.tensor import DTensor
 
 from mtmoe.config import AllToAll, CheckpointFormat, MeshConfig, MultitaskConfig, Zero
 from mtmoe.errors import EXIT_FAILURE, ConfigError, LayoutError
-from mtmoe.optim.fairseq_adam import FusedAdam
+from mtmoe.optim.tiled_adam import TiledAdam
 from mtmoe.parallel.mesh import Mesh, make_mesh
 
 logger = logging.getLogger(__name__)
@@ -138,7 +138,7 @@ def check_optimizer(model: nn.Module, optimizer: Any, checkpoints: CheckpointFor
     Raises:
         LayoutError: names the one to use.
     """
-    if isinstance(optimizer, FusedAdam):
+    if isinstance(optimizer.optimizer, TiledAdam):  # also under fairseq's wrappers of float16
         return
     is_shared_out = any(isinstance(parameter, DTensor) for parameter in model.parameters())
     if is_shared_out or checkpoints is CheckpointFormat.sharded:

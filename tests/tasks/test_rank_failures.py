@@ -86,7 +86,7 @@ def test_a_group_waits_no_longer_than_it_may():
 def check_adam():
     mesh = init_device_mesh("cpu", (2,))
     model = nn.Linear(4, 4)
-    adam = SimpleNamespace(cfg=SimpleNamespace(_name="adam"))
+    adam = SimpleNamespace(cfg=SimpleNamespace(_name="adam"), optimizer=None)
     check_optimizer(model, adam, CheckpointFormat.gathered)  # each rank holds all of it
     model.weight = nn.Parameter(distribute_tensor(model.weight.detach(), mesh))
     with pytest.raises(LayoutError, match="must be fused_adam where ranks share parameters out"):

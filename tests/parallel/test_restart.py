@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch.distributed as dist
 
-from mtmoe.tasks.restart import init_method, meet
+from mtmoe.parallel.restart import init_method, meet
 
 
 def test_ranks_meet_by_attempt_where_torchrun_keeps_their_addresses() -> None:
