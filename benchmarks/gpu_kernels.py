@@ -172,71 +172,130 @@ def measure(sizes: Sizes, limits: Limits) -> list[Measured]:
     ]
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """Weights, rows and gradients of the experts' products; R rows in the order of experts."""
+
+    rows: Tensor  # (R, D)
+    hidden: Tensor  # (R, F), after the ReLU
+    grad: Tensor  # (R, D) of what the experts give
+    w_in: Tensor  # (E, D, F)
+    b_in: Tensor  # (E, F)
+    w_out: Tensor  # (E, F, D)
+    b_out: Tensor  # (E, D)
+
+    @staticmethod
+    def of(sizes: Sizes, rows: Tensor) -> Drawn:
+        """Random numbers."""
+        R, E, D, F, dtype = sizes.R, sizes.E, sizes.D, sizes.F, sizes.dtype
+        return Drawn(
+            rows=rows,
+            w_in=draw(E, D, F, dtype=dtype), w_out=draw(E, F, D, dtype=dtype),
+            b_in=draw(E, F, dtype=dtype), b_out=draw(E, D, dtype=dtype),
+            hidden=draw(R, F, dtype=dtype).relu(), grad=draw(R, D, dtype=dtype),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Times steps of `sizes`, beside their bounds and `grouped_mm`."""
+
+    sizes: Sizes
+    limits: Limits
+    ends: Tensor  # (E,) int32 where each expert's rows end
+
+    @property
+    def narrow(self) -> int:
+        """Bytes of (R, D)."""
+        return self.sizes.R * self.sizes.D * self.sizes.dtype.itemsize
+
+    @property
+    def wide(self) -> int:
+        """Bytes of (R, F)."""
+        return self.sizes.R * self.sizes.F * self.sizes.dtype.itemsize
+
+    @property
+    def once(self) -> int:
+        """Bytes of a product: one matrix of each expert, what goes in and what comes out."""
+        weights = self.sizes.E * self.sizes.D * self.sizes.F * self.sizes.dtype.itemsize
+        return weights + self.narrow + self.wide
+
+    def product(
+        self, name: str, run: Step, other: tuple[Tensor, Tensor], more_bytes: int = 0
+    ) -> Measured:
+        """Time a product; `other` are the operands for `grouped_mm`."""
+        operations = 2 * self.sizes.R * self.sizes.D * self.sizes.F
+        bound = self.limits.seconds(self.once + more_bytes, operations)
+        return time_step(name, run, bound, self._grouped(*other))
+
+    def plain(self, name: str, run: Step, num_bytes: int) -> Measured:
+        """Time a step that multiplies nothing."""
+        return time_step(name, run, self.limits.seconds(num_bytes, 0))
+
+    def _grouped(self, a: Tensor, b: Tensor) -> float | None:
+        """None where torch has no `grouped_mm` for the dtype."""
+        if self.sizes.dtype != torch.bfloat16:
+            return None
+        return busy_seconds(lambda: torch._grouped_mm(a, b, offs=self.ends))
+
+
 def measure_products(
     sizes: Sizes, limits: Limits, rows: Tensor, order: Permutation
 ) -> list[Measured]:
     """The steps between permute and combine."""
     from mtmoe.ops.triton.blocks import rows_per_tile
-    from mtmoe.ops.triton.hidden_gradient import hidden_gradient
     from mtmoe.ops.triton.linear import grouped_linear
     from mtmoe.ops.triton.tiles import map_tiles
+
+    height = rows_per_tile(sizes.dtype, sizes.R, sizes.E)
+    tiles: TileMap = map_tiles(order.counts, sizes.R, height)
+    drawn, clock = Drawn.of(sizes, rows), Clock(sizes, limits, order.counts.cumsum(0).int())
+    hidden, w_in, w_out = drawn.hidden, drawn.w_in, drawn.w_out
+    return [
+        clock.plain(
+            "table of tiles", lambda: map_tiles(order.counts, sizes.R, height), 8 * sizes.E
+        ),
+        clock.product(
+            "first linear map, bias, ReLU",
+            lambda: grouped_linear(rows, w_in, drawn.b_in, tiles, "relu"), (rows, w_in),
+        ),
+        clock.product(
+            "second linear map, bias",
+            lambda: grouped_linear(hidden, w_out, drawn.b_out, tiles), (hidden, w_out),
+        ),
+        *measure_gradients(clock, drawn, tiles),
+    ]  # fmt: skip
+
+
+def measure_gradients(clock: Clock, drawn: Drawn, tiles: TileMap) -> list[Measured]:
+    """The backward pass of the same."""
+    from mtmoe.ops.triton.hidden_gradient import hidden_gradient
+    from mtmoe.ops.triton.linear import grouped_linear
     from mtmoe.ops.triton.weight_gradient import bias_gradient, weight_gradient
 
-    R, E, D, F, dtype = sizes.R, sizes.E, sizes.D, sizes.F, sizes.dtype
-    size = dtype.itemsize
-    w_in, w_out = draw(E, D, F, dtype=dtype), draw(E, F, D, dtype=dtype)
-    b_in, b_out = draw(E, F, dtype=dtype), draw(E, D, dtype=dtype)
-    hidden, grad = draw(R, F, dtype=dtype).relu(), draw(R, D, dtype=dtype)
-    height = rows_per_tile(dtype, R, E)
-    tiles: TileMap = map_tiles(order.counts, R, height)
+    rows, hidden, grad, w_out = drawn.rows, drawn.hidden, drawn.grad, drawn.w_out
+    dtype, w_in_t = clock.sizes.dtype, drawn.w_in.transpose(1, 2)
     d_hidden = hidden_gradient(grad, w_out, hidden, None, tiles, Activation.relu).linear
-    w_in_t = w_in.transpose(1, 2)
-    weights, narrow, wide = E * D * F * size, R * D * size, R * F * size
-    operations = 2 * R * D * F
-    ends = order.counts.cumsum(0).int()
-
-    def grouped(a: Tensor, b: Tensor) -> float | None:
-        """None where torch has no `grouped_mm` for the dtype."""
-        if dtype != torch.bfloat16:
-            return None
-        return busy_seconds(lambda: torch._grouped_mm(a, b, offs=ends))
-
-    def product(name: str, run: Step, num_bytes: int, other: tuple[Tensor, Tensor]) -> Measured:
-        return time_step(name, run, limits.seconds(num_bytes, operations), grouped(*other))
-
-    def plain(name: str, run: Step, num_bytes: int) -> Measured:
-        return time_step(name, run, limits.seconds(num_bytes, 0))
-
-    once = weights + narrow + wide
     return [
-        plain("table of tiles", lambda: map_tiles(order.counts, R, height), 8 * E),
-        product(
-            "first linear map, bias, ReLU",
-            lambda: grouped_linear(rows, w_in, b_in, tiles, "relu"), once, (rows, w_in),
-        ),
-        product(
-            "second linear map, bias",
-            lambda: grouped_linear(hidden, w_out, b_out, tiles), once, (hidden, w_out),
-        ),
-        product(
+        clock.product(
             "hidden gradient, ReLU",
             lambda: hidden_gradient(grad, w_out, hidden, None, tiles, Activation.relu),
-            once + wide, (grad, w_out.transpose(1, 2)),
+            (grad, w_out.transpose(1, 2)), clock.wide,
         ),
-        product(
+        clock.product(
             "gradient of the rows",
-            lambda: grouped_linear(d_hidden, w_in_t, None, tiles), once, (d_hidden, w_in_t),
+            lambda: grouped_linear(d_hidden, w_in_t, None, tiles), (d_hidden, w_in_t),
         ),
-        product(
+        clock.product(
             "gradient of w_in",
-            lambda: weight_gradient(rows, d_hidden, tiles, dtype), once, (rows.t(), d_hidden),
+            lambda: weight_gradient(rows, d_hidden, tiles, dtype), (rows.t(), d_hidden),
         ),
-        product(
+        clock.product(
             "gradient of w_out",
-            lambda: weight_gradient(hidden, grad, tiles, dtype), once, (hidden.t(), grad),
+            lambda: weight_gradient(hidden, grad, tiles, dtype), (hidden.t(), grad),
         ),
-        plain("gradient of b_in", lambda: bias_gradient(d_hidden, tiles, dtype), wide),
-        plain("gradient of b_out", lambda: bias_gradient(grad, tiles, dtype), narrow),
+        clock.plain("gradient of b_in", lambda: bias_gradient(d_hidden, tiles, dtype), clock.wide),
+        clock.plain("gradient of b_out", lambda: bias_gradient(grad, tiles, dtype), clock.narrow),
     ]  # fmt: skip
 
 
