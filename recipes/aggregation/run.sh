@@ -2,7 +2,7 @@
 # Is a large model out of two checkpoints of one run a better start than nothing? Validation loss over updates of the
 # aggregate, of the same shape from scratch, and of the later checkpoint alone, trained on alike.
 # Needs a finished quickstart (or a run folder of the same form).
-# CPU, 2 cores: about 8 minutes if nothing else runs (an estimate: RESULTS.md). Expect its table and plot in OUT.
+# CPU, 2 cores: 5 minutes if nothing else runs (RESULTS.md). Expect its table and plot in OUT.
 # Run again: what is done is skipped.
 # Usage: bash recipes/aggregation/run.sh [hydra overrides of all trainings]
 #   RUN=folder     the run (default runs/quickstart of the repository)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # How good is a pruned model? chrF++ over the share of experts kept, by criterion, before and after a short fine-tuning,
 # each against the full model by paired bootstrap. Needs a finished quickstart (or a run folder of the same form).
-# CPU, 2 cores: about 20 minutes if nothing else runs (an estimate: RESULTS.md). Expect its table and plot in OUT.
+# CPU, 2 cores: 13 minutes if nothing else runs (RESULTS.md). Expect its table and plot in OUT.
 # Run again: what is done is skipped.
 # Usage: bash recipes/pruning/run.sh [hydra overrides of the fine-tuning]
 #   RUN=folder     the run (default runs/quickstart of the repository)
