@@ -54,10 +54,11 @@ class FixedFeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) to (..., D)."""
-        hidden = self.fc_in(x)
-        if self.activation is not Activation.relu:
+        if self.activation is Activation.relu:
+            hidden = self.fc_in.multiply(x)
+        else:
             gate = None if self.fc_gate is None else self.fc_gate(x)
-            hidden = activate(hidden, gate, self.activation)
+            hidden = activate(self.fc_in(x), gate, self.activation)
         out: Tensor = self.fc_out(hidden)
         return out
 

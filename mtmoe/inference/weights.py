@@ -19,6 +19,7 @@ from mtmoe.modules.experts import FeedForward
 from mtmoe.modules.layers import DecoderLayer, EncoderLayer, FeedForwardBlock
 from mtmoe.modules.moe_layer import MoELayer
 from mtmoe.modules.transformer import Transformer
+from mtmoe.ops.cached_attention import cache_dtype, can_attend
 from mtmoe.ops.fixed_linear import FixedLinear
 
 GIB = 1 << 30
@@ -101,6 +102,8 @@ def _fix_attention(attention: Attention, kind: WeightType, reads_one: bool) -> N
     else:
         del attention.query
     del attention.key, attention.value
+    if can_attend(attention.head_dim):
+        attention.cache_dtype = cache_dtype(kind)
     attention.out = fix_linear(attention.out, kind)  # type: ignore[assignment]
 
 

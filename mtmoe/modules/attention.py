@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from mtmoe.config import TransformerConfig
 from mtmoe.errors import LayoutError
 from mtmoe.modules.linear import ColumnLinear, RowLinear
+from mtmoe.ops.cached_attention import attend
 from mtmoe.parallel.collectives import sum_gradient
 from mtmoe.parallel.fitting import divisors, multiples_near
 from mtmoe.parallel.mesh import ONE_RANK, Axis
@@ -136,6 +137,7 @@ class Attention(nn.Module):
         self.value = ColumnLinear(D, D)
         self.out = RowLinear(D, D, tensor_axis)
         self.joint: nn.Module | None = None  # in inference: all maps that read the same, as one
+        self.cache_dtype: torch.dtype | None = None  # in inference, if one pass reads the cache
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, (B, H, S, D / H) each, of `x`, (B, S, D)."""
@@ -187,6 +189,18 @@ class Attention(nn.Module):
         heads = heads[:, :, :num_queries]
         out: Tensor = self.out(heads.transpose(1, 2).flatten(2))
         return out
+
+    def look_up(self, query: Tensor, key: Tensor, value: Tensor, visible: Tensor | None) -> Tensor:
+        """As `forward`, to keys and values of a cache: those that `to_cache` has given."""
+        if self.cache_dtype is None:
+            heads: Tensor = self(query, key, value, visible)
+            return heads
+        out: Tensor = self.out(attend(query, key, value, visible))
+        return out
+
+    def to_cache(self, x: Tensor) -> Tensor:
+        """Keys or values, (B, H, S, d), as a cache is to hold them."""
+        return x if self.cache_dtype is None else x.to(self.cache_dtype)
 
     def _split_heads(self, x: Tensor) -> Tensor:
         B, S, width = x.shape

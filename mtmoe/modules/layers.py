@@ -122,39 +122,37 @@ class DecoderLayer(nn.Module):
         return out
 
     def _attend_target(self, x: Tensor, num_sentences: int, cache: LayerCache | None) -> Tensor:
-        query, key, value = self.attention.project(self.attention_norm(x))  # (B * K, H, S, D / H)
-        visible, is_first = None, cache is None or cache.target.num_rows == 0
+        attention = self.attention
+        query, key, value = attention.project(self.attention_norm(x))  # (B * K, H, S, D / H)
+        is_first = cache is None or cache.target.num_rows == 0
         if cache is not None:
-            all_keys = cache.target.append(key, value, num_sentences)
+            kept = attention.to_cache(key), attention.to_cache(value)
+            all_keys, all_values = cache.target.append(*kept, num_sentences)
             if not is_first:
                 assert x.shape[1] == 1, "after the first call, one position at a time"
-                key, value = all_keys
-                visible, query = cache.visible, _side_by_side(query, key.shape[0])
-        out: Tensor = self.attention(
-            query, key, value, visible, is_causal=is_first and x.shape[1] > 1
-        )
-        return out.view(x.shape)
+                queries = _side_by_side(query, all_keys.shape[0])
+                return attention.look_up(queries, all_keys, all_values, cache.visible).view(x.shape)
+        out: Tensor = attention(query, key, value, is_causal=x.shape[1] > 1)
+        return out
 
     def _attend_source(
         self, x: Tensor, memory: Tensor, source: Tokens, cache: LayerCache | None
     ) -> Tensor:
-        attention = self.cross_attention
-        if cache is None:
-            key, value = attention.project_memory(memory)
-        else:
-            kept = cache.memory
-            if kept.key is None or kept.value is None:
-                length = memory.shape[1] if source.visible is None else source.visible.shape[-1]
-                kept.key, kept.value = (
-                    pad_positions(x, length) for x in attention.project_memory(memory)
-                )
-            key, value = kept.key, kept.value
-        B, (rows, S, D) = key.shape[0], x.shape
+        attention, B, (rows, S, D) = self.cross_attention, memory.shape[0], x.shape
         per_sentence = max(rows // max(B, 1), 1)  # hypotheses of one: queries of one row
         normed = self.cross_norm(x).view(B, per_sentence * S, D)
         query = attention.project_query(normed)
-        out: Tensor = attention(query, key, value, source.visible).view(x.shape)
-        return out
+        if cache is None:
+            out: Tensor = attention(query, *attention.project_memory(memory), source.visible)
+            return out.view(x.shape)
+        kept = cache.memory
+        if kept.key is None or kept.value is None:
+            length = memory.shape[1] if source.visible is None else source.visible.shape[-1]
+            kept.key, kept.value = (
+                attention.to_cache(pad_positions(x, length)).contiguous()
+                for x in attention.project_memory(memory)
+            )
+        return attention.look_up(query, kept.key, kept.value, source.visible).view(x.shape)
 
 
 def _side_by_side(query: Tensor, num_sentences: int) -> Tensor:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mtmoe.config import WeightType
+from mtmoe.ops import native
 
 FEWEST_ROWS = 4  # products of a single row sum in another order
 INT8_MAX = 127
@@ -50,7 +51,11 @@ class FixedLinear(nn.Module):
         return self.out_features * self.in_features * size
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., K) float32 to (..., N) float32."""
+        """(..., K) float32, or what `multiply` gives, to (..., N) float32."""
+        return self.multiply(x).float()
+
+    def multiply(self, x: Tensor) -> Tensor:
+        """The same in the numbers that the product gives: bfloat16 for weights of bfloat16."""
         rows = x.reshape(-1, self.in_features)
         M = rows.shape[0]
         if M < FEWEST_ROWS:
@@ -80,7 +85,7 @@ def _bfloat16_product(
     rounded = None if bias is None else bias.to(dtype)
 
     def product(x: Tensor) -> Tensor:
-        out: Tensor = multiply(x.to(dtype), packed, rounded, after, [], "").float()
+        out: Tensor = multiply(x.to(dtype), packed, rounded, after, [], "")
         return out
 
     return product
@@ -99,18 +104,43 @@ def _int8_product(
     zero = torch.zeros(weight.shape[0], dtype=torch.int64)
     output_scale = scale.flatten() / INT8_MAX
     shift = -MIDDLE * rounded.sum(1).float() * output_scale
-    multiply, half_up = torch.ops.onednn.qlinear_pointwise, torch.tensor(MIDDLE + 0.5)
+    multiply = torch.ops.onednn.qlinear_pointwise
 
     def product(x: Tensor) -> Tensor:
-        largest = _largest(x)
-        q = torch.addcmul(half_up, x, largest.reciprocal(), value=INT8_MAX).to(torch.uint8)
+        q, largest = round_to_bytes(x)
         sums = multiply(
             q, 1.0, 0, packed, output_scale, zero, shift, 1.0, 0, torch.float32, "none", [], ""
         )
-        out = sums.mul_(largest) if bias is None else torch.addcmul(bias, sums, largest)
-        return out.relu_() if has_relu else out
+        return scale_rows(sums, largest, bias, has_relu)
 
     return product
+
+
+def round_to_bytes(x: Tensor) -> tuple[Tensor, Tensor]:
+    """(M, K) float32 to (M, K) uint8, 1..255, and (M, 1) float32, each row's largest size.
+
+    A byte less 128, divided by 127, times the largest is about the number.
+    """
+    library = native.library()
+    if library is None:
+        largest = _largest(x)
+        half_up = x.new_tensor(MIDDLE + 0.5)
+        return torch.addcmul(half_up, x, INT8_MAX / largest).to(torch.uint8), largest
+    x = x.contiguous()
+    q, largest = torch.empty_like(x, dtype=torch.uint8), x.new_empty(x.shape[0], 1)
+    library.round_rows(x.data_ptr(), *x.shape, q.data_ptr(), largest.data_ptr())
+    return q, largest
+
+
+def scale_rows(sums: Tensor, factor: Tensor, bias: Tensor | None, has_relu: bool) -> Tensor:
+    """(M, N) times (M, 1) plus (N,), and maybe its ReLU; may be made in place."""
+    library = native.library()
+    if library is None:
+        out = sums.mul_(factor) if bias is None else torch.addcmul(bias, sums, factor)
+        return out.relu_() if has_relu else out
+    added = None if bias is None else bias.data_ptr()
+    library.scale_rows(sums.data_ptr(), *sums.shape, factor.data_ptr(), added, has_relu)
+    return sums
 
 
 def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
