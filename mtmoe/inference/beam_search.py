@@ -20,7 +20,7 @@ from mtmoe.data.vocabulary import EOS
 from mtmoe.inference.constraints import forbid, length_limits
 from mtmoe.inference.hypotheses import Finished, Hypothesis, Task
 from mtmoe.inference.search_config import SearchConfig
-from mtmoe.inference.top import best_of
+from mtmoe.inference.top import best_of, log_sums
 from mtmoe.modules.transformer import DecoderCache, Memory, Transformer
 
 ROWS_OF_SOFTMAX = 32  # hypotheses whose probabilities are ranked together
@@ -129,13 +129,14 @@ def _rank_part(
     logits: Tensor, beams: Beams, rows: slice, task: Task, config: SearchConfig
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Score, hypothesis and symbol of the sentences `rows`, whose logits are (B', K, V)."""
-    scores = logits.float().log_softmax(2)
+    scores = logits.float()
+    before = beams.score[rows] - log_sums(scores)
     forbid(scores, beams.tokens[rows], beams.sentence[rows], task, config)
     for row in beams.at_limit[rows].nonzero().flatten().tolist():
         end = scores[row, :, EOS].clone()
         scores[row] = float("-inf")
         scores[row, :, EOS] = end
-    return best_of(scores, beams.score[rows], 2 * config.beam)
+    return best_of(scores, before, 2 * config.beam)
 
 
 def _finish(

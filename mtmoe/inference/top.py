@@ -5,7 +5,25 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from mtmoe.ops import native
+
 BLOCK = 64  # symbols that are looked at together
+
+
+def log_sums(logits: Tensor) -> Tensor:
+    """log of the sum of exp(logits), (B, K, V) float32, over the symbols: (B, K).
+
+    Taken from the few best logits, it makes them log probabilities; taken from all, it would cost
+    another pass over them.
+    """
+    library = native.library() if logits.device.type == "cpu" else None
+    if library is None:
+        return logits.logsumexp(2)
+    logits = logits.contiguous()
+    found = logits.new_empty(logits.shape[:2])
+    V = logits.shape[2]
+    library.log_sums(logits.data_ptr(), found.numel(), V, found.data_ptr())
+    return found
 
 
 def best_of(scores: Tensor, before: Tensor, wanted: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -16,8 +34,8 @@ def best_of(scores: Tensor, before: Tensor, wanted: int) -> tuple[Tensor, Tensor
     network does for them.
 
     Args:
-        scores: (B, K, V) float32 log probabilities; -inf where a symbol must not come.
-        before: (B, K) float32 scores of the hypotheses.
+        scores: (B, K, V) float32; -inf where a symbol must not come.
+        before: (B, K) float32, added to the scores of each hypothesis.
         wanted: N.
 
     Returns:

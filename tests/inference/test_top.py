@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from mtmoe.inference.top import best_of
+from mtmoe.inference.top import best_of, log_sums
+from mtmoe.ops import native
 
 
 @pytest.mark.parametrize("vocab_size", [5, 64, 130, 1000])
@@ -31,3 +32,19 @@ def test_the_best_are_those_of_a_sort_of_all(vocab_size: int, beam: int, wanted:
 def test_nothing_is_the_best_of_nothing() -> None:
     found = best_of(torch.empty(0, 2, 10), torch.empty(0, 2), 4)
     assert [tuple(part.shape) for part in found] == [(0, 4)] * 3
+
+
+@pytest.mark.parametrize("V", [1, 15, 64, 1000])
+def test_log_sums_are_those_of_softmax(V: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    logits = torch.randn(3, 2, V, generator=torch.Generator().manual_seed(V)) * 20
+    logits[0, 0, V // 2 :] = float("-inf")
+    logits[0, 0, 0] = 30.0
+    expected = logits.double().logsumexp(2).float()
+    torch.testing.assert_close(log_sums(logits), expected)
+    logits[2, 1, V // 2] = float("nan")
+    logits[1, 0, V - 1] = float("inf")
+    found = log_sums(logits)
+    assert not found[2, 1].isfinite()
+    assert not found[1, 0].isfinite()
+    monkeypatch.setattr(native, "library", lambda: None)
+    torch.testing.assert_close(log_sums(logits)[0], expected[0])

@@ -62,6 +62,8 @@ def library() -> ctypes.CDLL | None:
         return None
     pointer, count = ctypes.c_void_p, ctypes.c_int64
     found.attend.argtypes = [ctypes.POINTER(AttentionShape), *[pointer] * 5]
+    found.log_sums.argtypes = [pointer, count, count, pointer]
+    found.log_sums.restype = None
     found.round_rows.argtypes = [pointer, count, count, pointer, pointer]
     found.round_rows.restype = None
     found.scale_rows.argtypes = [pointer, count, count, pointer, pointer, ctypes.c_int32]

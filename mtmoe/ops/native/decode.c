@@ -214,3 +214,23 @@ void scale_rows(float *sums, int64_t rows, int64_t columns, const float *factor,
             sums[n] = y < least ? least : y;
         }
 }
+
+/* log of the sum of exp(x) of each row, (rows,); NaN if one of them is no number or infinite. */
+void log_sums(const float *x, int64_t rows, int64_t columns, float *out) {
+    for (int64_t m = 0; m < rows; m++, x += columns) {
+        int64_t whole = columns - columns % LANES;
+        floats most = splat(-INFINITY), total = {0};
+        ints is_none = {0};
+        for (int64_t n = 0; n < whole; n += LANES) most = larger(most, load(x + n));
+        float top = largest_lane(most), rest = 0.0f;
+        for (int64_t n = whole; n < columns; n++) top = x[n] > top ? x[n] : top;
+        for (int64_t n = 0; n < whole; n += LANES) {
+            floats below = load(x + n) - top;
+            total += exp_negative(below);
+            is_none |= below != below;
+        }
+        for (int64_t n = whole; n < columns; n++) rest += expf(x[n] - top);
+        float none = sum_lanes(__builtin_convertvector(is_none, floats)) < 0.0f ? NAN : 0.0f;
+        out[m] = top + logf(sum_lanes(total) + rest) + none;
+    }
+}
