@@ -17,6 +17,7 @@ from mtmoe.config import WeightType
 from mtmoe.ops import native
 
 FEWEST_ROWS = 4  # products of a single row sum in another order
+STEPS_OF_OCTAVE = 5  # 2^n rows to the next power of 2 in 16 steps
 INT8_MAX = 127
 TINY = 1e-30
 MIDDLE = 128  # of the unsigned numbers that stand for signed ones
@@ -58,9 +59,20 @@ class FixedLinear(nn.Module):
         """The same in the numbers that the product gives: bfloat16 for weights of bfloat16."""
         rows = x.reshape(-1, self.in_features)
         M = rows.shape[0]
-        if M < FEWEST_ROWS:
-            rows = F.pad(rows, (0, 0, 0, FEWEST_ROWS - M))
+        missing = rounded_up(M) - M
+        if missing:
+            rows = F.pad(rows, (0, 0, 0, missing))
         return self._product(rows)[:M].view(*x.shape[:-1], self.out_features)
+
+
+def rounded_up(num_rows: int) -> int:
+    """So many rows are multiplied in place of `num_rows`: 4 or more, and at most a 16th in vain.
+
+    oneDNN compiles and keeps a program for each number of rows that it meets, and a long text would
+    bring thousands.
+    """
+    step = max(FEWEST_ROWS, (1 << max(num_rows - 1, 0).bit_length()) >> STEPS_OF_OCTAVE)
+    return max(-(-num_rows // step) * step, FEWEST_ROWS)
 
 
 def _float32_product(

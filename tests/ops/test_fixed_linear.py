@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from mtmoe.config import WeightType
-from mtmoe.ops.fixed_linear import FixedLinear, quantize_rows
+from mtmoe.ops.fixed_linear import FixedLinear, quantize_rows, rounded_up
 
 SHAPES = [(512, 512), (64, 192), (512, 2048), (2048, 512), (33, 50), (256, 16)]
 
@@ -86,3 +86,11 @@ def test_rounded_rows_are_within_half_a_step_and_rows_of_zeros_stay_zero() -> No
 @torch.inference_mode()
 def test_no_rows_give_none(kind: WeightType) -> None:
     assert make(64, 192, kind)[2](torch.empty(0, 64)).shape == (0, 192)
+
+
+def test_numbers_of_rows_are_few_and_close() -> None:
+    found = [rounded_up(num_rows) for num_rows in range(8001)]
+    assert all(n <= more <= max(n * 17 / 16, n + 3, 4) for n, more in enumerate(found))
+    assert found == sorted(found)
+    assert len(set(found)) < 150
+    assert all(rounded_up(1 << n) == 1 << n for n in range(2, 13))
