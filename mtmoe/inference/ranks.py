@@ -222,8 +222,9 @@ class Ranks:
         """End the ranks, or this rank; returns whether rank 0 tells of `error`."""
         if self.is_first:
             self._end(is_done=error is None)
-            return False
-        if not isinstance(error, Exception):
+        if error is None and dist.is_initialized():
+            dist.destroy_process_group()
+        if self.is_first or not isinstance(error, Exception):
             return False
         with contextlib.suppress(EOFError, OSError):
             self._links[0].send(rank_links.failure_of(error))

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from mtmoe.cli.main import main
 from mtmoe.errors import CheckpointError
@@ -255,16 +254,3 @@ def test_the_trouble_of_one_rank_ends_all(
     assert not list(tmp_path.glob("out*"))
     if trouble == "misbehave":
         assert "RuntimeError: out of everything" in said[0]
-
-
-def test_experts_are_cut_into_nearly_equal_parts() -> None:
-    from mtmoe.inference.expert_share import ExpertShare
-    from mtmoe.parallel.mesh import Axis
-
-    shares = [ExpertShare(Axis(3, rank)) for rank in range(3)]
-    assert [list(share.own(5)) for share in shares] == [[0], [1, 2], [3, 4]]
-    assert [list(share.own(1)) for share in shares] == [[], [], [0]]
-    assert [share.own_rows([2, 0, 1, 4, 0]) for share in shares] == [
-        slice(0, 2), slice(2, 3), slice(3, 7)
-    ]  # fmt: skip
-    assert torch.equal(ExpertShare().gather(torch.ones(2, 3), [2]), torch.ones(2, 3))
