@@ -204,7 +204,7 @@ class Ranks:
         if dead is not None:
             raise self._death(dead + self.world.size - len(self._links))
         log.error("rank %d has failed:\n%s", rank, found.trace)
-        raise OSError(f"rank {rank} must translate its batch, but has failed, see above")
+        raise OSError(f"rank {rank} must do its part, but has failed, see above")
 
     def _death(self, rank: int) -> OSError:
         if threading.current_thread() is threading.main_thread():

@@ -229,9 +229,9 @@ def on_last_rank(rank: int) -> Any:
     ("trouble", "code", "sentence"),
     [
         ("die", 1, "error: rank {} of {} must live until the end, but has died."),
-        ("misbehave", 1, "error: rank {} must translate its batch, but has failed, see above."),
+        ("misbehave", 1, "error: rank {} must do its part, but has failed, see above."),
         ("complain", 2, "error: the weights must be better, but are bad. Train."),
-        ("load", 1, "error: rank {} must translate its batch, but has failed, see above."),
+        ("load", 1, "error: rank {} must do its part, but has failed, see above."),
     ],
 )
 def test_the_trouble_of_one_rank_ends_all(
