@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
@@ -15,6 +16,7 @@ EXIT_USER_MISTAKE = 2
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141  # what a shell reports of a program that SIGPIPE ended
 EXIT_TERMINATED = 143
+SECONDS_TO_TELL = 10.0
 
 
 class MtmoeError(Exception):
@@ -41,8 +43,11 @@ class Terminated(BaseException):
     """SIGTERM arrived: files that are half written are removed on the way out."""
 
 
-def run_command(main: Callable[[], None]) -> int:
+def run_command(main: Callable[[], None], is_first_rank: bool = True) -> int:
     """Run `main`, say what went wrong in one sentence on standard error, return the exit code.
+
+    Args:
+        is_first_rank: else a user's mistake is left for rank 0 to tell, which makes it, too.
 
     Returns:
         0; 1 for failures of the machine (full disk, unreadable file); 2 for a user's mistake;
@@ -55,13 +60,17 @@ def run_command(main: Callable[[], None]) -> int:
             main()
             sys.stdout.flush()
     except MtmoeError as error:
-        print(f"error: {error}", file=sys.stderr)
+        if is_first_rank:
+            print(f"error: {error}", file=sys.stderr)
+        else:
+            time.sleep(SECONDS_TO_TELL)  # torchrun ends all ranks when one has ended
         return EXIT_USER_MISTAKE
     except KeyboardInterrupt:
         print("interrupted.", file=sys.stderr)
         return EXIT_INTERRUPTED
     except Terminated:
-        print("terminated.", file=sys.stderr)
+        if is_first_rank:
+            print("terminated.", file=sys.stderr)
         return EXIT_TERMINATED
     except BrokenPipeError:  # the reader of our output has left: nothing more to say
         _drop_output()

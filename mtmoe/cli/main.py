@@ -15,6 +15,7 @@ from collections.abc import Collection, Sequence
 from typing import Any, NoReturn
 
 from mtmoe import __version__
+from mtmoe.cli.translation_ranks import is_first_rank
 from mtmoe.errors import ConfigError, run_command
 
 COMMANDS = {
@@ -44,7 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run `mtmoe` with the arguments `argv` (default: the process's); returns the exit code."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning is slow on cores in use
     logging.basicConfig(format="%(levelname)s: %(message)s")
-    return run_command(lambda: _run(list(sys.argv[1:] if argv is None else argv)))
+    words = list(sys.argv[1:] if argv is None else argv)
+    return run_command(lambda: _run(words), is_first_rank())
 
 
 def _run(argv: list[str]) -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mtmoe.cli.translate import add_model_arguments, load_model, write_output
+from mtmoe.cli.translate import add_model_arguments, check_weight_options, write_output
+from mtmoe.cli.translation_ranks import is_first_rank, load_model, open_ranks, serve_ranks
 from mtmoe.errors import DataError
 from mtmoe.files import check_output, read_lines
 from mtmoe.inference.search_config import SearchConfig
 
 if TYPE_CHECKING:
+    from mtmoe.inference.engine import Translator
     from mtmoe.inference.requests import Translation
 
 
@@ -36,6 +39,10 @@ def run(args: argparse.Namespace) -> None:
         ConfigError, DataError, CheckpointError: a user's mistake.
     """
     config = SearchConfig(length_penalty=args.length_penalty)
+    check_weight_options(args)
+    if not is_first_rank():
+        serve_ranks(args)
+        return
     check_output("--output", args.output)
     source, target = read_lines(args.source), read_lines(args.target)
     if len(source) != len(target):
@@ -43,7 +50,21 @@ def run(args: argparse.Namespace) -> None:
             f"--target must have as many lines as --source ({len(source)}), but has {len(target)}. "
             "Give two files that go together."
         )
-    translator = load_model(args)
+    with open_ranks(args) as ranks:
+        found = _score(args, load_model(args, ranks), source, target, config)
+    write = _to_json if args.json else _to_number
+    with write_output(args.output) as file:
+        file.write("".join(map(write, source, found)).encode())
+    sys.stdout.flush()
+
+
+def _score(
+    args: argparse.Namespace,
+    translator: Translator,
+    source: Sequence[str],
+    target: Sequence[str],
+    config: SearchConfig,
+) -> list[Translation]:
     from mtmoe.inference.record_translator import Defaults, RecordTranslator
     from mtmoe.inference.requests import Request
 
@@ -53,11 +74,7 @@ def run(args: argparse.Namespace) -> None:
     requests = [
         Request(line, *languages, name=name) for line, name in zip(source, names, strict=True)
     ]
-    found = translator.score(requests, target, config)
-    write = _to_json if args.json else _to_number
-    with write_output(args.output) as file:
-        file.write("".join(map(write, source, found)).encode())
-    sys.stdout.flush()
+    return translator.score(requests, target, config)
 
 
 def _to_number(source: str, found: Translation) -> str:

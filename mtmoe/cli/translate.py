@@ -8,19 +8,23 @@ import math
 import sys
 from collections.abc import Iterator
 from dataclasses import fields
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 from mtmoe import __version__
 from mtmoe.cli.progress import Progress, total_size
+from mtmoe.cli.translation_ranks import (
+    add_rank_arguments,
+    is_first_rank,
+    load_model,
+    open_ranks,
+    serve_ranks,
+)
 from mtmoe.cli.translation_run import NUM_EXPLAINED, StreamOutput, TranslationRun, open_sources
 from mtmoe.errors import CheckpointError, ConfigError, DataError
 from mtmoe.files import check_input, check_output, is_replaceable, open_atomic
 from mtmoe.inference.formats import Format, parse_columns
 from mtmoe.inference.resume import ResumableOutput, model_fingerprint
 from mtmoe.inference.search_config import SearchConfig
-
-if TYPE_CHECKING:
-    from mtmoe.inference.engine import Translator
 
 NO_SETTINGS = (  # that change no output
     "command",
@@ -30,6 +34,7 @@ NO_SETTINGS = (  # that change no output
     "resume",
     "threads",
     "expert_memory",
+    "expert_parallel_size",
     "quiet",
 )
 EXAMPLES = """\
@@ -47,6 +52,9 @@ examples:
     mtmoe translate --model best.pt --json-input lines.jsonl > translated.jsonl
   three translations of each line, and the experts that made the first:
     mtmoe translate --model best.pt --target-lang de --n-best 3 --explain lines.txt
+  on four GPUs, two of which hold the experts of one copy of the model:
+    torchrun --nproc_per_node 4 $(which mtmoe) translate --model best.pt --target-lang de \
+        --expert-parallel-size 2 --output out.txt big.txt
 
 exit codes: 0 done; 1 a failure of the machine; 2 a mistake in options or input;
 130 Ctrl-C; 141 the reader of the output has left; 143 SIGTERM
@@ -153,7 +161,11 @@ def add_model_arguments(parser: argparse.ArgumentParser, is_target_required: boo
         metavar="GIB",
         help="read experts from the file when they are needed, and keep so much of them (CPU)",
     )
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU cores to use; default: all")
+    parser.add_argument(
+        "--threads", type=int, metavar="N",
+        help="CPU cores to use; default: all; under torchrun, each rank uses one",
+    )  # fmt: skip
+    add_rank_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -164,11 +176,15 @@ def run(args: argparse.Namespace) -> None:
     """
     config = SearchConfig(**{item.name: getattr(args, item.name) for item in fields(SearchConfig)})
     form, paths = _choose_format(args), [*args.files, *args.input] or ["-"]
+    check_weight_options(args)
+    if not is_first_rank():
+        serve_ranks(args)
+        return
     _check_arguments(args, form, paths)
-    with _open_output(args) as output:
+    with open_ranks(args) as ranks, _open_output(args) as output:
         from mtmoe.inference.record_translator import Defaults, RecordTranslator
 
-        model = load_model(args)
+        model = load_model(args, ranks)
         defaults = Defaults(args.source_lang, args.target_lang, args.prefix, args.long)
         translator = RecordTranslator(model, config, defaults)
         progress = _choose_progress(args, paths, output.mark.num_bytes)
@@ -196,7 +212,6 @@ def _check_arguments(args: argparse.Namespace, form: Format, paths: list[str]) -
     Raises:
         ConfigError, DataError: says what.
     """
-    check_threads(args.threads)
     check_output("--output", args.output)
     if args.target_lang is None and not form.names_target:
         raise ConfigError("--target-lang must be the language to write, but is not given. Add it.")
@@ -240,19 +255,14 @@ def _choose_progress(args: argparse.Namespace, paths: list[str], begun_bytes: in
     return Progress(total_size(paths), begun_bytes, is_shown, has_bar)
 
 
-def load_model(args: argparse.Namespace) -> Translator:
-    """The model that the command line names.
+def check_weight_options(args: argparse.Namespace) -> None:
+    """Refuse wrong numbers of threads and for the memory of experts.
 
     Raises:
-        ConfigError, CheckpointError: a wrong option, or no checkpoint.
+        ConfigError: says which.
     """
-    from mtmoe.inference.engine import Translator
-
     check_threads(args.threads)
     check_expert_memory(args.expert_memory)
-    return Translator.from_checkpoint(
-        args.model, args.device, args.dtype, args.threads, args.expert_memory
-    )
 
 
 def check_threads(threads: int | None) -> None:

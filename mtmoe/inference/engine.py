@@ -16,8 +16,10 @@ from mtmoe.data.batching import lead_ids, pad, source_tags, tag_source
 from mtmoe.data.vocabulary import BOS, PAD, UNK
 from mtmoe.errors import ConfigError, DataError
 from mtmoe.inference.beam_search import search
+from mtmoe.inference.expert_share import ALL_EXPERTS
 from mtmoe.inference.hypotheses import Hypothesis, Task
 from mtmoe.inference.processes import Processes, can_fork
+from mtmoe.inference.ranks import Ranks
 from mtmoe.inference.requests import (
     EMPTY,
     END,
@@ -69,21 +71,26 @@ class Translator:
         dtype: str = "float32",
         threads: int | None = None,
         expert_memory: float | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
         self.vocabulary = checkpoint.vocabulary
         self.encoder_tags = checkpoint.encoder_tags
         self.decoder_start = checkpoint.decoder_start
         self.directions = checkpoint.directions
         self.device = find_device(device)
-        on_cpu = self.device.type == "cpu"
-        self.num_threads = (threads or torch.get_num_threads()) if on_cpu else 1
+        on_cpu, self.ranks = self.device.type == "cpu", ranks
+        self.num_threads = (threads or torch.get_num_threads()) if on_cpu and not ranks else 1
         self.max_positions = checkpoint.config.max_positions
         if self.max_positions < MIN_POSITIONS:
             raise ConfigError(
                 f"max_positions of the checkpoint must be at least {MIN_POSITIONS} to translate, "
                 f"but is {self.max_positions}. Train with longer sentences."
             )
-        self.model = build_network(checkpoint, self.device, dtype, expert_memory)
+        share = ALL_EXPERTS
+        if ranks is not None:
+            self.device = ranks.place(self.device)
+            share = ranks.share_experts(checkpoint.config.num_experts_by_layer)
+        self.model = build_network(checkpoint, self.device, dtype, expert_memory, share)
         tags = [self.vocabulary.tag(language) for language in self.languages]
         self._forbidden = torch.tensor([BOS, PAD, UNK, *tags], device=self.device)
         self._processes: Processes[Job, list[list[Hypothesis]]] | None = None
@@ -98,6 +105,7 @@ class Translator:
         dtype: str = "float32",
         threads: int | None = None,
         expert_memory: float | None = None,
+        ranks: Ranks | None = None,
     ) -> Translator:
         """Read a checkpoint.
 
@@ -111,13 +119,22 @@ class Translator:
             expert_memory: GiB for experts on a CPU; each is then read from the file, which must not
                 change meanwhile, when a token first comes to it, and goes when there is no room.
                 None: all are read at once.
+            ranks: of `join_ranks`, under torchrun, each with one thread. All ranks read the same
+                checkpoint; rank 0 translates, and the others must `serve` it.
 
         Raises:
             CheckpointError: the file is missing, damaged or no checkpoint of ours.
             ConfigError: the device is not there, or has no such dtype.
+            LayoutError: the model has fewer experts than `ranks` share out.
         """
         check_dtype(dtype, find_device(device))
-        return cls(load_checkpoint(path, is_mapped=True), device, dtype, threads, expert_memory)
+        checkpoint = load_checkpoint(path, is_mapped=True)
+        return cls(checkpoint, device, dtype, threads, expert_memory, ranks)
+
+    def serve(self) -> None:
+        """On another rank than 0: run the batches that rank 0 hands out, until it ends."""
+        assert self.ranks is not None, "there is one process without ranks"
+        self.ranks.serve(self._run)
 
     @property
     def languages(self) -> tuple[str, ...]:
@@ -197,7 +214,7 @@ class Translator:
         parts = [lines[row][0] for row in rows]
         wanted = [ids[row] for row in rows]
         lengths = [max(len(p.source), len(w) + 1) for p, w in zip(parts, wanted, strict=True)]
-        batches = share_out(lengths, config, self.num_threads)
+        batches = share_out(lengths, config, self._num_workers)
         jobs = [Job([parts[n] for n in b], config, [wanted[n] for n in b]) for b in batches]
         scored = (self._read(found[0]) for batch in self._run_all(jobs) for found in batch)
         read = dict(zip((rows[n] for batch in batches for n in batch), scored, strict=True))
@@ -245,6 +262,11 @@ class Translator:
             f"source language must be named to translate into {target_lang!r}, but is not. "
             f"Give one of {known}."
         )
+
+    @property
+    def _num_workers(self) -> int:
+        """How many run batches side by side."""
+        return self.num_threads if self.ranks is None else self.ranks.num_groups
 
     def _check_language(self, side: str, language: str) -> None:
         if language not in self.languages:
@@ -302,7 +324,7 @@ class Translator:
     def _search_parts(
         self, parts: Sequence[Part], config: SearchConfig
     ) -> dict[Part, list[Translation]]:
-        batches = share_out([len(part.source) for part in parts], config, self.num_threads)
+        batches = share_out([len(part.source) for part in parts], config, self._num_workers)
         results = self._run_all([Job([parts[n] for n in batch], config) for batch in batches])
         searched = (parts[n] for batch in batches for n in batch)
         found = (hypotheses for batch in results for hypotheses in batch)
@@ -312,6 +334,8 @@ class Translator:
         }
 
     def _run_all(self, jobs: Sequence[Job]) -> list[list[list[Hypothesis]]]:
+        if self.ranks is not None:
+            return self.ranks.map(self._run, jobs)
         if self._processes is None or len(jobs) == 1:
             return map_on_cores(self._run, jobs, self.num_threads)
         return self._processes.map(jobs)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mtmoe.config import Activation, WeightType
 from mtmoe.inference.expert_memory import ExpertMemory
+from mtmoe.inference.expert_share import ALL_EXPERTS, ExpertShare
 from mtmoe.modules.embedding import VocabularyEmbedding
 from mtmoe.modules.experts import Experts, FeedForward
 from mtmoe.modules.router import Routing
@@ -64,7 +65,7 @@ class FixedFeedForward(nn.Module):
 
 
 class FixedExperts(nn.Module):
-    """`Experts` on one rank, each laid out by itself.
+    """`Experts`, or this rank's share of them, each laid out by itself.
 
     Args:
         memory: keeps those that have been used; the weights of the others stay where `experts` has
@@ -78,13 +79,15 @@ class FixedExperts(nn.Module):
         experts: Experts,
         kind: WeightType,
         memory: ExpertMemory[FixedFeedForward] | None = None,
+        share: ExpertShare = ALL_EXPERTS,
     ) -> None:
         super().__init__()
         self.kind, self.activation, self.memory = kind, experts.activation, memory
+        self.share, self._own = share, share.own(experts.w_in.shape[0])
         self._stacked = experts.weights.map(Tensor.detach)
-        self._fixed: list[FixedFeedForward] = []
+        self._fixed: dict[int, FixedFeedForward] = {}
         if memory is None:
-            self._fixed = [self._lay_out(e) for e in range(self._stacked.w_in.shape[0])]
+            self._fixed = {e: self._lay_out(e) for e in self._own}
             del self._stacked
 
     def can_join(self, *_: object) -> bool:
@@ -103,10 +106,11 @@ class FixedExperts(nn.Module):
         order = backend.sort_by_expert(routing.expert, routing.slot, routing.probs.shape[1])
         sizes = order.counts.tolist()
         rows = torch.split(backend.permute(x, order), sizes)
-        outputs = [self._expert(e)(part) for e, part in enumerate(rows) if sizes[e]]
-        if not outputs:
+        outputs = [self._expert(e)(rows[e]) for e in self._own if sizes[e]]
+        if not any(sizes):
             return torch.zeros_like(x), other
-        return backend.combine(torch.cat(outputs), routing.weight, order), other
+        own = torch.cat(outputs) if outputs else x[:0]
+        return backend.combine(self.share.gather(own, sizes), routing.weight, order), other
 
     def _expert(self, number: int) -> FixedFeedForward:
         if self.memory is None:

@@ -8,6 +8,7 @@ from mtmoe.checkpoint.fairseq_file import Checkpoint
 from mtmoe.config import WeightType
 from mtmoe.errors import ConfigError
 from mtmoe.inference.expert_memory import ExpertMemory
+from mtmoe.inference.expert_share import ALL_EXPERTS, ExpertShare, keep_own_experts
 from mtmoe.inference.fixed_network import (
     FixedEmbedding,
     FixedExperts,
@@ -26,13 +27,18 @@ GIB = 1 << 30
 
 
 def build_network(
-    checkpoint: Checkpoint, device: torch.device, dtype: str, expert_memory: float | None = None
+    checkpoint: Checkpoint,
+    device: torch.device,
+    dtype: str,
+    expert_memory: float | None = None,
+    share: ExpertShare = ALL_EXPERTS,
 ) -> Transformer:
     """The network of `checkpoint` for translating on `device`.
 
     Args:
         expert_memory: GiB for experts, which are laid out when a token first comes to them; None:
             all are laid out at once.
+        share: the experts of this rank; the weights of others stay in the file, if that is mapped.
 
     Raises:
         ConfigError: the device has no such dtype, or no use for `expert_memory`.
@@ -41,12 +47,16 @@ def build_network(
     if device.type != "cpu":
         if expert_memory is not None:
             raise ConfigError(f"expert_memory must be left out on {device.type}, but is given.")
-        return checkpoint.build_model().to(device, getattr(torch, kind))
+        if share is ALL_EXPERTS:
+            return checkpoint.build_model().to(device, getattr(torch, kind))
+        model = checkpoint.map_model()
+        keep_own_experts(model, share)
+        return model.to(device, getattr(torch, kind))
     memory: ExpertMemory[FixedFeedForward] | None = None
     if expert_memory is not None:
         memory = ExpertMemory(expert_memory * GIB)
     model = checkpoint.map_model()
-    fix_weights(model, kind, memory)
+    fix_weights(model, kind, memory, share)
     return model
 
 
@@ -66,25 +76,28 @@ def check_dtype(dtype: str, device: torch.device) -> WeightType:
 
 
 def fix_weights(
-    model: Transformer, kind: WeightType, memory: ExpertMemory[FixedFeedForward] | None = None
+    model: Transformer,
+    kind: WeightType,
+    memory: ExpertMemory[FixedFeedForward] | None = None,
+    share: ExpertShare = ALL_EXPERTS,
 ) -> None:
     """Replace the linear maps of `model`, on a CPU, by `FixedLinear`s; in place.
 
     Maps that read the same become one.
 
     Args:
-        memory: see `FixedExperts`.
+        memory, share: see `FixedExperts`.
     """
     with torch.no_grad():
         for layer in model.encoder:
             assert isinstance(layer, EncoderLayer)
             _fix_attention(layer.attention, kind, reads_one=True)
-            _fix_block(layer.feed_forward, kind, memory)
+            _fix_block(layer.feed_forward, kind, memory, share)
         for layer in model.decoder:
             assert isinstance(layer, DecoderLayer)
             _fix_attention(layer.attention, kind, reads_one=True)
             _fix_attention(layer.cross_attention, kind, reads_one=False)
-            _fix_block(layer.feed_forward, kind, memory)
+            _fix_block(layer.feed_forward, kind, memory, share)
         model.embedding = FixedEmbedding(model.embedding, kind)  # type: ignore[assignment]
         for parameter in model.parameters():  # norms and routers: out of the file, as float32
             parameter.data = parameter.data.float().clone()
@@ -108,7 +121,10 @@ def _fix_attention(attention: Attention, kind: WeightType, reads_one: bool) -> N
 
 
 def _fix_block(
-    block: FeedForwardBlock, kind: WeightType, memory: ExpertMemory[FixedFeedForward] | None
+    block: FeedForwardBlock,
+    kind: WeightType,
+    memory: ExpertMemory[FixedFeedForward] | None,
+    share: ExpertShare,
 ) -> None:
     layer = block.ffn
     if isinstance(layer, FeedForward):
@@ -116,7 +132,7 @@ def _fix_block(
         return
     assert isinstance(layer, MoELayer)
     layer.router.fixed = FixedLinear(layer.router.weight, None, WeightType.float32)
-    layer.experts = FixedExperts(layer.experts, kind, memory)  # type: ignore[assignment]
+    layer.experts = FixedExperts(layer.experts, kind, memory, share)  # type: ignore[assignment]
     if layer.shared_gate is not None:
         score = layer.shared_gate.score
         layer.shared_gate.fixed = fix_linear(score, WeightType.float32)
