@@ -31,7 +31,7 @@ from mtmoe.inference.search_config import SearchConfig
 from mtmoe.inference.segments import join_parts, split_pieces
 from mtmoe.inference.shares import share_out
 from mtmoe.inference.text import clean_line
-from mtmoe.inference.weights import build_network, check_dtype
+from mtmoe.inference.weights import build_network, check_dtype, check_expert_dtype
 from mtmoe.inference.workers import map_on_cores
 
 MIN_POSITIONS = 16
@@ -69,6 +69,7 @@ class Translator:
         dtype: str = "float32",
         threads: int | None = None,
         expert_memory: float | None = None,
+        expert_dtype: str | None = None,
     ) -> None:
         self.vocabulary = checkpoint.vocabulary
         self.encoder_tags = checkpoint.encoder_tags
@@ -83,7 +84,7 @@ class Translator:
                 f"max_positions of the checkpoint must be at least {MIN_POSITIONS} to translate, "
                 f"but is {self.max_positions}. Train with longer sentences."
             )
-        self.model = build_network(checkpoint, self.device, dtype, expert_memory)
+        self.model = build_network(checkpoint, self.device, dtype, expert_memory, expert_dtype)
         tags = [self.vocabulary.tag(language) for language in self.languages]
         self._forbidden = torch.tensor([BOS, PAD, UNK, *tags], device=self.device)
         self._processes: Processes[Job, list[list[Hypothesis]]] | None = None
@@ -98,6 +99,7 @@ class Translator:
         dtype: str = "float32",
         threads: int | None = None,
         expert_memory: float | None = None,
+        expert_dtype: str | None = None,
     ) -> Translator:
         """Read a checkpoint.
 
@@ -111,13 +113,18 @@ class Translator:
             expert_memory: GiB for experts on a CPU; each is then read from the file, which must not
                 change meanwhile, when a token first comes to it, and goes when there is no room.
                 None: all are read at once.
+            expert_dtype: int4 keeps the experts' weights in 4 bits, on a CPU, whatever `dtype` is
+                for the others (see `ops.int4_linear`); None: they are of `dtype`, too.
 
         Raises:
             CheckpointError: the file is missing, damaged or no checkpoint of ours.
-            ConfigError: the device is not there, or has no such dtype.
+            ConfigError: the device is not there, or has no such dtype; or there are no experts for
+                `expert_dtype`.
         """
         check_dtype(dtype, find_device(device))
-        return cls(load_checkpoint(path, is_mapped=True), device, dtype, threads, expert_memory)
+        check_expert_dtype(expert_dtype, find_device(device))
+        checkpoint = load_checkpoint(path, is_mapped=True)
+        return cls(checkpoint, device, dtype, threads, expert_memory, expert_dtype)
 
     @property
     def languages(self) -> tuple[str, ...]:
