@@ -156,6 +156,12 @@ def add_model_arguments(parser: argparse.ArgumentParser, is_target_required: boo
         help="numbers of the weights and of products with them (default float32); int8: CPU only",
     )
     parser.add_argument(
+        "--expert-dtype",
+        choices=("int4",),
+        help="int4: keep the experts' weights in 4 bits, whatever --dtype is for the others (CPU); "
+        "default: as --dtype",
+    )
+    parser.add_argument(
         "--expert-memory",
         type=float,
         metavar="GIB",

@@ -70,5 +70,11 @@ def load_model(args: argparse.Namespace, ranks: Ranks | None) -> Translator:
     from mtmoe.inference.engine import Translator
 
     return Translator.from_checkpoint(
-        args.model, args.device, args.dtype, args.threads, args.expert_memory, ranks
+        args.model,
+        args.device,
+        args.dtype,
+        args.threads,
+        args.expert_memory,
+        ranks,
+        args.expert_dtype,
     )

@@ -167,3 +167,9 @@ class WeightType(Choice):
     float32 = "float32"
     bfloat16 = "bfloat16"
     int8 = "int8"
+
+
+class ExpertType(Choice):
+    """Numbers of the experts' weights alone, where they are not those of all weights."""
+
+    int4 = "int4"

@@ -33,7 +33,7 @@ from mtmoe.inference.search_config import SearchConfig
 from mtmoe.inference.segments import join_parts, split_pieces
 from mtmoe.inference.shares import share_out
 from mtmoe.inference.text import clean_line
-from mtmoe.inference.weights import build_network, check_dtype
+from mtmoe.inference.weights import build_network, check_dtype, check_expert_dtype
 from mtmoe.inference.workers import map_on_cores
 
 MIN_POSITIONS = 16
@@ -72,6 +72,7 @@ class Translator:
         threads: int | None = None,
         expert_memory: float | None = None,
         ranks: Ranks | None = None,
+        expert_dtype: str | None = None,
     ) -> None:
         self.vocabulary = checkpoint.vocabulary
         self.encoder_tags = checkpoint.encoder_tags
@@ -90,7 +91,9 @@ class Translator:
         if ranks is not None:
             self.device = ranks.place(self.device)
             share = ranks.share_experts(checkpoint.config.num_experts_by_layer)
-        self.model = build_network(checkpoint, self.device, dtype, expert_memory, share)
+        self.model = build_network(
+            checkpoint, self.device, dtype, expert_memory, share, expert_dtype
+        )
         tags = [self.vocabulary.tag(language) for language in self.languages]
         self._forbidden = torch.tensor([BOS, PAD, UNK, *tags], device=self.device)
         self._processes: Processes[Job, list[list[Hypothesis]]] | None = None
@@ -106,6 +109,7 @@ class Translator:
         threads: int | None = None,
         expert_memory: float | None = None,
         ranks: Ranks | None = None,
+        expert_dtype: str | None = None,
     ) -> Translator:
         """Read a checkpoint.
 
@@ -121,15 +125,19 @@ class Translator:
                 None: all are read at once.
             ranks: of `join_ranks`, under torchrun, each with one thread. All ranks read the same
                 checkpoint; rank 0 translates, and the others must `serve` it.
+            expert_dtype: int4 keeps the experts' weights in 4 bits, on a CPU, whatever `dtype` is
+                for the others (see `ops.int4_linear`); None: they are of `dtype`, too.
 
         Raises:
             CheckpointError: the file is missing, damaged or no checkpoint of ours.
-            ConfigError: the device is not there, or has no such dtype.
+            ConfigError: the device is not there, or has no such dtype; or there are no experts for
+                `expert_dtype`.
             LayoutError: the model has fewer experts than `ranks` share out.
         """
         check_dtype(dtype, find_device(device))
+        check_expert_dtype(expert_dtype, find_device(device))
         checkpoint = load_checkpoint(path, is_mapped=True)
-        return cls(checkpoint, device, dtype, threads, expert_memory, ranks)
+        return cls(checkpoint, device, dtype, threads, expert_memory, ranks, expert_dtype)
 
     def serve(self) -> None:
         """On another rank than 0: run the batches that rank 0 hands out, until it ends."""

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mtmoe.config import Activation, WeightType
+from mtmoe.config import Activation, ExpertType, WeightType
 from mtmoe.inference.expert_memory import ExpertMemory
 from mtmoe.inference.expert_share import ALL_EXPERTS, ExpertShare
 from mtmoe.modules.embedding import VocabularyEmbedding
@@ -17,6 +17,7 @@ from mtmoe.modules.router import Routing
 from mtmoe.ops.backend import Backend
 from mtmoe.ops.expert_ffn import activate
 from mtmoe.ops.fixed_linear import FixedLinear, quantize_rows
+from mtmoe.ops.int4_linear import Int4Linear
 
 VOCABULARY_MULTIPLE = 64  # `inference.top` looks at so many symbols together
 
@@ -31,9 +32,9 @@ class FixedFeedForward(nn.Module):
 
     def __init__(
         self,
-        fc_in: FixedLinear,
-        fc_out: FixedLinear,
-        fc_gate: FixedLinear | None,
+        fc_in: FixedLinear | Int4Linear,
+        fc_out: FixedLinear | Int4Linear,
+        fc_gate: FixedLinear | Int4Linear | None,
         activation: Activation,
     ) -> None:
         super().__init__()
@@ -77,7 +78,7 @@ class FixedExperts(nn.Module):
     def __init__(
         self,
         experts: Experts,
-        kind: WeightType,
+        kind: WeightType | ExpertType,
         memory: ExpertMemory[FixedFeedForward] | None = None,
         share: ExpertShare = ALL_EXPERTS,
     ) -> None:
@@ -121,10 +122,17 @@ class FixedExperts(nn.Module):
         w = self._stacked.map(lambda stack: stack[number])
         is_relu = self.activation is Activation.relu
         with torch.no_grad():
-            fc_in = FixedLinear(w.w_in.t(), w.b_in, self.kind, is_relu)
-            fc_gate = None if w.w_gate is None else FixedLinear(w.w_gate.t(), None, self.kind)
-            fc_out = FixedLinear(w.w_out.t(), w.b_out, self.kind)
+            fc_in = self._linear(w.w_in.t(), w.b_in, is_relu)
+            fc_gate = None if w.w_gate is None else self._linear(w.w_gate.t(), None)
+            fc_out = self._linear(w.w_out.t(), w.b_out)
         return FixedFeedForward(fc_in, fc_out, fc_gate, self.activation)
+
+    def _linear(
+        self, weight: Tensor, bias: Tensor | None, has_relu: bool = False
+    ) -> FixedLinear | Int4Linear:
+        if isinstance(self.kind, ExpertType):
+            return Int4Linear(weight, bias, has_relu)
+        return FixedLinear(weight, bias, self.kind, has_relu)
 
 
 class FixedEmbedding(nn.Module):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from mtmoe.checkpoint.fairseq_file import Checkpoint
-from mtmoe.config import WeightType
+from mtmoe.config import ExpertType, WeightType
 from mtmoe.errors import ConfigError
 from mtmoe.inference.expert_memory import ExpertMemory
 from mtmoe.inference.expert_share import ALL_EXPERTS, ExpertShare, keep_own_experts
@@ -32,6 +32,7 @@ def build_network(
     dtype: str,
     expert_memory: float | None = None,
     share: ExpertShare = ALL_EXPERTS,
+    expert_dtype: str | None = None,
 ) -> Transformer:
     """The network of `checkpoint` for translating on `device`.
 
@@ -39,11 +40,13 @@ def build_network(
         expert_memory: GiB for experts, which are laid out when a token first comes to them; None:
             all are laid out at once.
         share: the experts of this rank; the weights of others stay in the file, if that is mapped.
+        expert_dtype: int4, or None: experts are of `dtype`, too.
 
     Raises:
-        ConfigError: the device has no such dtype, or no use for `expert_memory`.
+        ConfigError: the device has no such dtype, or no use for `expert_memory`; or there are no
+            experts for `expert_dtype`.
     """
-    kind = check_dtype(dtype, device)
+    kind, expert_kind = check_dtype(dtype, device), check_expert_dtype(expert_dtype, device)
     if device.type != "cpu":
         if expert_memory is not None:
             raise ConfigError(f"expert_memory must be left out on {device.type}, but is given.")
@@ -56,7 +59,12 @@ def build_network(
     if expert_memory is not None:
         memory = ExpertMemory(expert_memory * GIB)
     model = checkpoint.map_model()
-    fix_weights(model, kind, memory, share)
+    if expert_kind is not None and not any(isinstance(m, MoELayer) for m in model.modules()):
+        raise ConfigError(
+            "expert_dtype must be left out for a model without experts, but is "
+            f"{expert_kind.value!r}. Leave it out."
+        )
+    fix_weights(model, kind, memory, share, expert_kind)
     return model
 
 
@@ -75,29 +83,53 @@ def check_dtype(dtype: str, device: torch.device) -> WeightType:
     return WeightType(dtype)
 
 
+def check_expert_dtype(expert_dtype: str | None, device: torch.device) -> ExpertType | None:
+    """The kind of experts' weights that `expert_dtype` names, if it does.
+
+    Raises:
+        ConfigError: there is no such kind, or `device` has it not.
+    """
+    if expert_dtype is None:
+        return None
+    if device.type != "cpu":
+        raise ConfigError(
+            f"expert_dtype must be left out on {device.type}, but is {expert_dtype!r}. "
+            "Leave it out, or use the CPU."
+        )
+    known = [kind.value for kind in ExpertType]
+    if expert_dtype not in known:
+        raise ConfigError(
+            f"expert_dtype must be {' or '.join(known)}, or left out, but is {expert_dtype!r}. "
+            "Choose one."
+        )
+    return ExpertType(expert_dtype)
+
+
 def fix_weights(
     model: Transformer,
     kind: WeightType,
     memory: ExpertMemory[FixedFeedForward] | None = None,
     share: ExpertShare = ALL_EXPERTS,
+    expert_kind: ExpertType | None = None,
 ) -> None:
-    """Replace the linear maps of `model`, on a CPU, by `FixedLinear`s; in place.
+    """Replace the linear maps of `model`, on a CPU, by `FixedLinear`s, in place.
 
     Maps that read the same become one.
 
     Args:
         memory, share: see `FixedExperts`.
+        expert_kind: of the experts, which become `Int4Linear`s; None: `kind`, as all others.
     """
     with torch.no_grad():
         for layer in model.encoder:
             assert isinstance(layer, EncoderLayer)
             _fix_attention(layer.attention, kind, reads_one=True)
-            _fix_block(layer.feed_forward, kind, memory, share)
+            _fix_block(layer.feed_forward, kind, memory, share, expert_kind or kind)
         for layer in model.decoder:
             assert isinstance(layer, DecoderLayer)
             _fix_attention(layer.attention, kind, reads_one=True)
             _fix_attention(layer.cross_attention, kind, reads_one=False)
-            _fix_block(layer.feed_forward, kind, memory, share)
+            _fix_block(layer.feed_forward, kind, memory, share, expert_kind or kind)
         model.embedding = FixedEmbedding(model.embedding, kind)  # type: ignore[assignment]
         for parameter in model.parameters():  # norms and routers: out of the file, as float32
             parameter.data = parameter.data.float().clone()
@@ -125,6 +157,7 @@ def _fix_block(
     kind: WeightType,
     memory: ExpertMemory[FixedFeedForward] | None,
     share: ExpertShare,
+    expert_kind: WeightType | ExpertType,
 ) -> None:
     layer = block.ffn
     if isinstance(layer, FeedForward):
@@ -132,7 +165,8 @@ def _fix_block(
         return
     assert isinstance(layer, MoELayer)
     layer.router.fixed = FixedLinear(layer.router.weight, None, WeightType.float32)
-    layer.experts = FixedExperts(layer.experts, kind, memory, share)  # type: ignore[assignment]
+    experts = FixedExperts(layer.experts, expert_kind, memory, share)
+    layer.experts = experts  # type: ignore[assignment]
     if layer.shared_gate is not None:
         score = layer.shared_gate.score
         layer.shared_gate.fixed = fix_linear(score, WeightType.float32)

@@ -8,6 +8,8 @@ import pytest
 
 from mtmoe.cli.main import main
 from mtmoe.inference.engine import Translator
+from mtmoe.inference.fixed_network import FixedExperts
+from mtmoe.ops.int4_linear import Int4Linear
 from tests.inference.tiny_model import TEXT, write_tiny_checkpoint
 
 
@@ -50,3 +52,25 @@ def test_an_unknown_dtype_is_refused(model: Path, capsys: pytest.CaptureFixture[
     words = ["translate", "--model", str(model), "--target-lang", "de", "--dtype", "int3"]
     assert main(words) == 2
     assert "int3" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [(), ("--expert-memory", "1e-6"), ("--dtype", "int8")])
+def test_experts_in_four_bits_reach_the_translator(
+    model: Path, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    dtype = "int8" if "int8" in options else "float32"
+    translator = Translator.from_checkpoint(model, dtype=dtype, expert_dtype="int4")
+    expected = translator.translate(list(TEXT[:7]), "en", "de")
+    assert translate(model, tmp_path, "--expert-dtype", "int4", *options) == expected
+    layers = [m for m in translator.model.modules() if isinstance(m, FixedExperts)]
+    assert layers
+    assert all(isinstance(layer._expert(0).fc_in, Int4Linear) for layer in layers)
+
+
+def test_four_bits_for_experts_that_are_not_there_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dense = write_tiny_checkpoint(tmp_path, moe_every=0)
+    words = ["translate", "--model", str(dense), "--target-lang", "de", "--expert-dtype", "int4"]
+    assert main(words) == 2
+    assert "left out for a model without experts, but is 'int4'" in capsys.readouterr().err

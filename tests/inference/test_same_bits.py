@@ -7,7 +7,7 @@ import random
 import pytest
 import torch
 
-from mtmoe.config import RouterConfig, TransformerConfig, WeightType
+from mtmoe.config import ExpertType, RouterConfig, TransformerConfig, WeightType
 from mtmoe.data.batching import pad
 from mtmoe.data.vocabulary import EOS
 from mtmoe.inference.beam_search import search
@@ -23,13 +23,15 @@ V = 200
 LONG = 400  # tokens
 
 
-def build(kind: WeightType = WeightType.float32) -> Transformer:
+def build(
+    kind: WeightType = WeightType.float32, expert_kind: ExpertType | None = None
+) -> Transformer:
     config = TransformerConfig(
         encoder_layers=2, decoder_layers=2, embed_dim=64, ffn_dim=96, attention_heads=2,
         max_positions=1024, router=RouterConfig(num_experts=4, top_k=2),
     )  # fmt: skip
     model = tiny_transformer(config, V, 3)
-    fix_weights(model, kind)
+    fix_weights(model, kind, expert_kind=expert_kind)
     return model
 
 
@@ -73,6 +75,11 @@ def check(model: Transformer, num: int, config: SearchConfig) -> None:
 def test_some_sentences_in_any_company(beam: int, kind: WeightType) -> None:
     num = 40 if kind is WeightType.float32 else 16
     check(build(kind), num, SearchConfig(beam, max_length=8))
+
+
+@pytest.mark.parametrize("beam", [1, 4])
+def test_experts_in_four_bits_in_any_company(beam: int) -> None:
+    check(build(expert_kind=ExpertType.int4), 40, SearchConfig(beam, max_length=8))
 
 
 @pytest.mark.long

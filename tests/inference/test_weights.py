@@ -4,11 +4,18 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from mtmoe.config import Activation, RouterConfig, SharedMode, TransformerConfig, WeightType
+from mtmoe.config import (
+    Activation,
+    ExpertType,
+    RouterConfig,
+    SharedMode,
+    TransformerConfig,
+    WeightType,
+)
 from mtmoe.data.batching import pad
 from mtmoe.data.vocabulary import PAD
 from mtmoe.errors import ConfigError
-from mtmoe.inference.weights import ExpertMemory, check_dtype, fix_weights
+from mtmoe.inference.weights import ExpertMemory, check_dtype, check_expert_dtype, fix_weights
 from mtmoe.modules.transformer import Transformer
 from tests.inference.test_beam_search import sentences
 
@@ -57,6 +64,29 @@ def test_rounded_weights_change_little(name: str, kind: WeightType) -> None:
     assert 0 < difference < 0.15 * expected.pow(2).mean().sqrt()
 
 
+@pytest.mark.parametrize("kind", list(WeightType))
+@pytest.mark.parametrize("name", sorted(KINDS.keys() - {"dense"}))
+def test_experts_in_four_bits_change_little(name: str, kind: WeightType) -> None:
+    model, whole = build(**KINDS[name]), build(**KINDS[name])
+    fix_weights(whole, kind)
+    fix_weights(model, kind, expert_kind=ExpertType.int4)
+    expected = logits(whole)
+    difference = (logits(model) - expected).pow(2).mean().sqrt()
+    assert 0 < difference < 0.15 * expected.pow(2).mean().sqrt()
+
+
+@pytest.mark.parametrize("num_bytes", [0, 10_000, 1e9])
+def test_a_budget_counts_experts_in_four_bits_as_they_are(num_bytes: float) -> None:
+    model, whole = build(), build()
+    memory = ExpertMemory(num_bytes)
+    fix_weights(model, WeightType.float32, memory, expert_kind=ExpertType.int4)
+    fix_weights(whole, WeightType.float32, expert_kind=ExpertType.int4)
+    assert torch.equal(logits(model), logits(whole))
+    one, num_experts = 2 * 32 * 64 * 5 // 8, 2 * 4
+    assert one <= memory.num_used <= min(max(num_bytes, one), num_experts * one)
+    assert memory.num_used % one == 0
+
+
 @pytest.mark.parametrize("num_bytes", [0, 40_000, 1e9])
 def test_a_budget_for_experts_changes_nothing_but_memory(num_bytes: float) -> None:
     model, whole = build(), build()
@@ -85,3 +115,13 @@ def test_wrong_dtypes_are_refused() -> None:
         check_dtype("int4", cpu)
     with pytest.raises(ConfigError, match="one of float32, bfloat16 on cuda, but is 'int8'"):
         check_dtype("int8", cuda)
+
+
+def test_wrong_dtypes_of_experts_are_refused() -> None:
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert check_expert_dtype("int4", cpu) is ExpertType.int4
+    assert check_expert_dtype(None, cuda) is None
+    with pytest.raises(ConfigError, match="must be int4, or left out, but is 'int8'"):
+        check_expert_dtype("int8", cpu)
+    with pytest.raises(ConfigError, match="must be left out on cuda, but is 'int4'"):
+        check_expert_dtype("int4", cuda)
