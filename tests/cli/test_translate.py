@@ -35,7 +35,7 @@ def test_options_reach_the_search(run: Run, model: str, monkeypatch: pytest.Monk
     found = run("--source-lang", "fr", "--target-lang", "en", *options)
     wanted = expected(model, ["Save", "", LAST], "fr", "en", beam=3, length_penalty=0.5)
     assert found == (0, wanted, "")
-    assert threads[0] == ("float32", 1, None, None)
+    assert threads[0] == ("float32", 1, None, None, None)
 
 
 def test_an_input_without_lines_gives_none(run: Run) -> None:
