@@ -14,7 +14,7 @@ from tests.inference.test_ranks import write_lines
 from tests.inference.tiny_model import write_tiny_checkpoint
 from tests.torchrun import BIN, ROOT, kill_rank
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 NUM_LINES = 1200
 LIMIT = 100.0  # seconds
 
