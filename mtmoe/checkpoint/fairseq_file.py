@@ -223,11 +223,18 @@ def _first_bytes(path: str | Path) -> bytes:
 
 
 def _check_weights(checkpoint: Checkpoint, path: str | Path) -> None:
-    """Compare names and shapes with those that the config asks for.
+    """Compare kinds, names and shapes with those that the config asks for.
 
     Raises:
-        CheckpointError: names the first weight that is missing, unknown or of another shape.
+        CheckpointError: names the first weight that is no dense tensor, or is missing, unknown
+            or of another shape.
     """
+    for name, tensor in checkpoint.weights.items():
+        if not isinstance(tensor, Tensor) or tensor.layout != torch.strided or tensor.is_meta:
+            raise CheckpointError(
+                f"weight {name} of {path} must be a dense tensor with its numbers, but is none. "
+                "Give another file."
+            )
     wanted = checkpoint.weight_shapes()
     found = {name: tuple(tensor.shape) for name, tensor in checkpoint.weights.items()}
     for name in sorted(wanted.keys() | found.keys()):

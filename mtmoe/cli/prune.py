@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -118,8 +119,7 @@ def check_arguments(args: argparse.Namespace) -> None:
         ConfigError, DataError: says what must be given.
     """
     check_text_arguments(args)
-    for option in ("output", "report"):
-        check_output(f"--{option}", getattr(args, option))
+    check_outputs(args)
     needs_use = args.criterion != "random" or args.merge
     if args.stats and args.text:
         raise ConfigError("--stats must be given without --text, but both are. Leave one out.")
@@ -139,6 +139,20 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise ConfigError("--dense must be given without --keep-optimizer, but both are.")
     for path in args.stats or ():
         check_input("--stats", path)
+
+
+def check_outputs(args: argparse.Namespace) -> None:
+    """Refuse files that could not be written, or of which one would replace the other.
+
+    Raises:
+        ConfigError: says what must be given.
+    """
+    for option in ("output", "report"):
+        check_output(f"--{option}", getattr(args, option))
+    if args.report and os.path.realpath(args.report) == os.path.realpath(args.output):
+        raise ConfigError(
+            f"--report must be another file than --output, but both are {args.output}. Rename one."
+        )
 
 
 def find_uses(

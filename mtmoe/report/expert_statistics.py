@@ -122,6 +122,8 @@ def _read_file(path: str | Path) -> ExpertStatistics:
             raise ValueError("format")
         uses = {name: _parse(layers) for name, layers in content["directions"].items()}
         layers = {(use.layers, use.sizes) for use in uses.values()}
+        if not all(re.fullmatch(r"[^-]+-[^-]+", name) for name in uses):
+            raise ValueError("directions")
         if len(layers) != 1 or not all(map(_is_possible, uses.values())):
             raise ValueError("numbers")
         return ExpertStatistics(str(content["routers"]), uses)

@@ -171,6 +171,10 @@ def edit_nothing_left(directions):
     directions.clear()
 
 
+def edit_no_direction(directions):
+    directions["ende"] = directions.pop("en-de")
+
+
 def edit_two_experts(directions):
     for row in directions["en-de"].values():
         for numbers in row.values():
@@ -181,7 +185,7 @@ def edit_two_experts(directions):
     ("edit", "message"),
     [
         (edit_nan, "is none (ValueError)"), (edit_negative, "is none"), (edit_sure, "is none"),
-        (edit_nothing_left, "is none"),
+        (edit_nothing_left, "is none"), (edit_no_direction, "is none"),
         (edit_one_layer_less, "statistics must have all experts of the layers encoder.0, encoder"),
         (edit_two_experts, "but those of en-de have not"),
     ],

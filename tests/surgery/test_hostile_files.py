@@ -64,6 +64,24 @@ def with_a_wrong_shape(path):
     torch.save(state, path)
 
 
+def with_a_weight(path, weight):
+    state = torch.load(path, weights_only=True)
+    state["model"]["transformer.decoder.1.cross_norm.bias"] = weight
+    torch.save(state, path)
+
+
+def with_a_word_for_a_tensor(path):
+    with_a_weight(path, "hello")
+
+
+def with_a_sparse_tensor(path):
+    with_a_weight(path, torch.zeros(16).to_sparse())
+
+
+def without_numbers(path):
+    with_a_weight(path, torch.zeros(16, device="meta"))
+
+
 def without_weights(path):
     torch.save({"cfg": {}, "model": {}}, path)
 
@@ -74,6 +92,9 @@ HARMS = {
     with_bare_code: "is no checkpoint",
     without_a_tensor: "weight decoder.1.cross_norm.bias of {path} must have the shape (16,)",
     with_a_wrong_shape: "weight decoder.1.cross_norm.bias of {path} must have the shape (16,), but",
+    with_a_word_for_a_tensor: "weight decoder.1.cross_norm.bias of {path} must be a dense tensor",
+    with_a_sparse_tensor: "weight decoder.1.cross_norm.bias of {path} must be a dense tensor",
+    without_numbers: "weight decoder.1.cross_norm.bias of {path} must be a dense tensor",
     without_weights: "lacks 'model'",
 }
 

@@ -177,6 +177,15 @@ def test_command_refuses_wrong_options_in_one_sentence(tmp_path, capsys, options
     assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint_tiny.pt", "text.en"]
 
 
+def test_a_report_does_not_take_the_place_of_the_model(tmp_path, capsys):
+    path = write_tiny_checkpoint(tmp_path)
+    out = tmp_path / "out"
+    words = ["prune", str(path), "--keep", "2", "--criterion", "random"]
+    assert main([*words, "--output", str(out), "--report", f"{tmp_path}/./out"]) == 2
+    assert "--report must be another file than --output" in capsys.readouterr().err
+    assert not out.exists()
+
+
 def test_command_refuses_dense_models_and_empty_text(tmp_path, capsys):
     assert run_prune(tmp_path, "--keep", "2", moe_every=0) == 2
     assert "must have MoE layers to prune, but is dense" in capsys.readouterr().err
