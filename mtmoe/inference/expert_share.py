@@ -89,19 +89,18 @@ class ExpertShare:
 ALL_EXPERTS = ExpertShare()
 
 
-class SharedOutExperts(nn.Module):
-    """This rank's experts of an `Experts` whose network is not laid out, as on GPUs."""
+class OwnExperts(nn.Module):
+    """`Experts` of which this rank holds its share; without dropout.
+
+    Args:
+        num_experts: of the layer.
+    """
 
     active_dropout = 0.0
 
-    def __init__(self, experts: Experts, share: ExpertShare) -> None:
+    def __init__(self, num_experts: int, share: ExpertShare) -> None:
         super().__init__()
-        self.experts, self.share = experts, share
-        own = share.own(experts.w_in.shape[0])
-        self.own = slice(own.start, own.stop)
-        for name, stack in list(experts.named_parameters()):
-            part = nn.Parameter(stack.detach()[self.own], requires_grad=False)
-            setattr(experts, name, part)
+        self.share, self.own = share, share.own(num_experts)
 
     def can_join(self, *_: object) -> bool:
         """A shared network is computed beside the experts."""
@@ -118,10 +117,34 @@ class SharedOutExperts(nn.Module):
         other = None if beside is None else beside()
         order = backend.sort_by_expert(routing.expert, routing.slot, routing.probs.shape[1])
         sizes = order.counts.tolist()
+        if not any(sizes):
+            return torch.zeros_like(x), other
         rows = backend.permute(x, order)[self.share.own_rows(sizes)]
-        weights, counts = self.experts.weights, order.counts[self.own]
-        out = backend.run_ffn(rows, counts, weights, self.experts.activation)
+        out = self.run_own(rows, order.counts[self.own.start : self.own.stop], backend)
         return backend.combine(self.share.gather(out, sizes), routing.weight, order), other
+
+    def run_own(self, rows: Tensor, counts: Tensor, backend: Backend) -> Tensor:
+        """(N, D) rows of this rank's experts, in their order, to (N, D) outputs.
+
+        Args:
+            counts: rows of each.
+        """
+        raise NotImplementedError
+
+
+class SharedOutExperts(OwnExperts):
+    """`OwnExperts` whose network is not laid out, as on GPUs."""
+
+    def __init__(self, experts: Experts, share: ExpertShare) -> None:
+        super().__init__(experts.w_in.shape[0], share)
+        self.experts = experts
+        for name, stack in list(experts.named_parameters()):
+            own = stack.detach()[self.own.start : self.own.stop]
+            setattr(experts, name, nn.Parameter(own, requires_grad=False))
+
+    def run_own(self, rows: Tensor, counts: Tensor, backend: Backend) -> Tensor:
+        """See `OwnExperts`."""
+        return backend.run_ffn(rows, counts, self.experts.weights, self.experts.activation)
 
 
 def keep_own_experts(model: Transformer, share: ExpertShare) -> None:

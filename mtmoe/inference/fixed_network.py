@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mtmoe.config import Activation, ExpertType, WeightType
 from mtmoe.inference.expert_memory import ExpertMemory
-from mtmoe.inference.expert_share import ALL_EXPERTS, ExpertShare
+from mtmoe.inference.expert_share import ALL_EXPERTS, ExpertShare, OwnExperts
 from mtmoe.modules.embedding import VocabularyEmbedding
 from mtmoe.modules.experts import Experts, FeedForward
-from mtmoe.modules.router import Routing
 from mtmoe.ops.backend import Backend
 from mtmoe.ops.expert_ffn import activate
 from mtmoe.ops.fixed_linear import FixedLinear, quantize_rows
@@ -65,15 +62,13 @@ class FixedFeedForward(nn.Module):
         return out
 
 
-class FixedExperts(nn.Module):
-    """`Experts`, or this rank's share of them, each laid out by itself.
+class FixedExperts(OwnExperts):
+    """`OwnExperts`, each laid out by itself.
 
     Args:
         memory: keeps those that have been used; the weights of the others stay where `experts` has
             them: in the file, if that is mapped. None: all are laid out at once.
     """
-
-    active_dropout = 0.0
 
     def __init__(
         self,
@@ -82,36 +77,21 @@ class FixedExperts(nn.Module):
         memory: ExpertMemory[FixedFeedForward] | None = None,
         share: ExpertShare = ALL_EXPERTS,
     ) -> None:
-        super().__init__()
+        super().__init__(experts.w_in.shape[0], share)
         self.kind, self.activation, self.memory = kind, experts.activation, memory
-        self.share, self._own = share, share.own(experts.w_in.shape[0])
         self._stacked = experts.weights.map(Tensor.detach)
         self._fixed: dict[int, FixedFeedForward] = {}
         if memory is None:
-            self._fixed = {e: self._lay_out(e) for e in self._own}
+            self._fixed = {e: self._lay_out(e) for e in self.own}
             del self._stacked
 
-    def can_join(self, *_: object) -> bool:
-        """A shared network is computed beside the experts."""
-        return False
-
-    def forward(
-        self,
-        x: Tensor,
-        routing: Routing,
-        backend: Backend,
-        beside: Callable[[], Tensor] | None = None,
-    ) -> tuple[Tensor, Tensor | None]:
-        """The (T, D) weighted sums, and what `beside` gives; see `Experts`."""
-        other = None if beside is None else beside()
-        order = backend.sort_by_expert(routing.expert, routing.slot, routing.probs.shape[1])
-        sizes = order.counts.tolist()
-        rows = torch.split(backend.permute(x, order), sizes)
-        outputs = [self._expert(e)(rows[e]) for e in self._own if sizes[e]]
-        if not any(sizes):
-            return torch.zeros_like(x), other
-        own = torch.cat(outputs) if outputs else x[:0]
-        return backend.combine(self.share.gather(own, sizes), routing.weight, order), other
+    def run_own(self, rows: Tensor, counts: Tensor, backend: Backend) -> Tensor:
+        """See `OwnExperts`."""
+        parts = torch.split(rows, counts.tolist())
+        outputs = [
+            self._expert(e)(part) for e, part in zip(self.own, parts, strict=True) if len(part)
+        ]
+        return torch.cat(outputs) if outputs else rows
 
     def _expert(self, number: int) -> FixedFeedForward:
         if self.memory is None:

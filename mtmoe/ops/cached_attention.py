@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from mtmoe.config import WeightType
@@ -24,14 +23,6 @@ def cache_dtype(kind: WeightType) -> torch.dtype:
 def can_attend(head_dim: int) -> bool:
     """Whether `attend` is to be had for heads of this size."""
     return head_dim % native.LANES == 0 and native.library() is not None
-
-
-def attend_by_definition(
-    query: Tensor, key: Tensor, value: Tensor, visible: Tensor | None
-) -> Tensor:
-    """What `attend` computes."""
-    heads = F.scaled_dot_product_attention(query, key.float(), value.float(), visible)
-    return heads.transpose(1, 2).flatten(2)
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, visible: Tensor | None) -> Tensor:

@@ -87,6 +87,8 @@ def _compile(compiler: str, path: Path) -> Path:
     try:
         command = [compiler, *FLAGS, str(SOURCE), "-o", partial, "-lm"]
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=COMPILE_SECONDS)
+        with open(partial, "rb") as file:
+            os.fsync(file.fileno())
         os.replace(partial, path)
     except BaseException:
         Path(partial).unlink(missing_ok=True)
