@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,6 +17,7 @@ from mtmoe.ops.backend import Backend
 from mtmoe.ops.expert_ffn import activate
 from mtmoe.ops.fixed_linear import FixedLinear, quantize_rows
 from mtmoe.ops.int4_linear import Int4Linear
+from mtmoe.ops.packed_linear import multiply_groups
 
 VOCABULARY_MULTIPLE = 64  # `inference.top` looks at so many symbols together
 
@@ -53,13 +56,37 @@ class FixedFeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) to (..., D)."""
-        if self.activation is Activation.relu:
-            hidden = self.fc_in.multiply(x)
-        else:
-            gate = None if self.fc_gate is None else self.fc_gate(x)
-            hidden = activate(self.fc_in(x), gate, self.activation)
-        out: Tensor = self.fc_out(hidden)
-        return out
+        rows = x.reshape(-1, x.shape[-1])
+        return run_each([self], [rows.shape[0]], rows).view(x.shape)
+
+
+def run_each(networks: Sequence[FixedFeedForward], sizes: Sequence[int], x: Tensor) -> Tensor:
+    """The first rows through the first network, and so on; networks of one kind and size.
+
+    Args:
+        sizes: rows of each.
+        x: (R, D) float32.
+
+    Returns:
+        (R, D) float32
+    """
+    hidden = _multiply_each([each.fc_in for each in networks], sizes, x)
+    activation = networks[0].activation
+    if activation is not Activation.relu:
+        gates = [each.fc_gate for each in networks if each.fc_gate is not None]
+        gate = _multiply_each(gates, sizes, x).float() if gates else None
+        hidden = activate(hidden.float(), gate, activation)
+    return _multiply_each([each.fc_out for each in networks], sizes, hidden).float()
+
+
+def _multiply_each(
+    maps: Sequence[FixedLinear | Int4Linear], sizes: Sequence[int], x: Tensor
+) -> Tensor:
+    packed = [each.packed for each in maps if isinstance(each, FixedLinear) and each.packed]
+    if len(packed) == len(maps):
+        return multiply_groups(packed, sizes, x)
+    parts = zip(maps, torch.split(x, list(sizes)), strict=True)
+    return torch.cat([each.multiply(part) for each, part in parts])
 
 
 class FixedExperts(OwnExperts):
@@ -87,16 +114,16 @@ class FixedExperts(OwnExperts):
 
     def run_own(self, rows: Tensor, counts: Tensor, backend: Backend) -> Tensor:
         """See `OwnExperts`."""
-        parts = torch.split(rows, counts.tolist())
-        outputs = [
-            self._expert(e)(part) for e, part in zip(self.own, parts, strict=True) if len(part)
-        ]
-        return torch.cat(outputs) if outputs else rows
-
-    def _expert(self, number: int) -> FixedFeedForward:
+        sizes = {e: size for e, size in zip(self.own, counts.tolist(), strict=True) if size}
+        if not sizes:
+            return rows
         if self.memory is None:
-            return self._fixed[number]
-        return self.memory.get((id(self), number), lambda: self._lay_out(number))
+            return run_each([self._fixed[e] for e in sizes], list(sizes.values()), rows)
+        parts = zip(sizes, torch.split(rows, list(sizes.values())), strict=True)
+        return torch.cat([self._remembered(e, self.memory)(part) for e, part in parts])
+
+    def _remembered(self, number: int, memory: ExpertMemory[FixedFeedForward]) -> FixedFeedForward:
+        return memory.get((id(self), number), lambda: self._lay_out(number))
 
     def _lay_out(self, number: int) -> FixedFeedForward:
         w = self._stacked.map(lambda stack: stack[number])

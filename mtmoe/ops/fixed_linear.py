@@ -1,8 +1,9 @@
 """Linear maps for inference on a CPU: weights that are laid out once, for the fastest product.
 
 The definition is `F.linear`. All kinds take and give float32; they differ in the numbers that are
-multiplied. A row of the output depends on its own row of the input only, and not on how many others
-there are, in all bits; the libraries do not promise it, so the tests check it.
+multiplied. Products are our own (`packed_linear`) where the machine has them, else oneDNN's. A row
+of the output depends on its own row of the input only, and not on how many others there are, in all
+bits; oneDNN does not promise it, so the tests check it.
 """
 
 from __future__ import annotations
@@ -15,12 +16,17 @@ from torch import Tensor, nn
 
 from mtmoe.config import WeightType
 from mtmoe.ops import native
+from mtmoe.ops.packed_linear import (
+    INT8_MAX,
+    MIDDLE,
+    PackedLinear,
+    can_pack,
+    multiply_groups,
+)
 
 FEWEST_ROWS = 4  # products of a single row sum in another order
 STEPS_OF_OCTAVE = 5  # 2^n rows to the next power of 2 in 16 steps
-INT8_MAX = 127
 TINY = 1e-30
-MIDDLE = 128  # of the unsigned numbers that stand for signed ones
 
 
 class FixedLinear(nn.Module):
@@ -39,11 +45,13 @@ class FixedLinear(nn.Module):
         super().__init__()
         self.out_features, self.in_features = weight.shape
         self.kind = kind
-        self._product = _PRODUCTS[kind](
-            weight.detach().float().contiguous(),
-            None if bias is None else bias.detach().float().clone(),
-            has_relu,
-        )
+        weight = weight.detach().float().contiguous()
+        bias = None if bias is None else bias.detach().float().clone()
+        self.packed: PackedLinear | None = None  # or there is a product of oneDNN
+        if can_pack(kind):
+            self.packed = _pack(weight, bias, kind, has_relu)
+        else:
+            self._product = _PRODUCTS[kind](weight, bias, has_relu)
 
     @property
     def num_bytes(self) -> int:
@@ -56,9 +64,12 @@ class FixedLinear(nn.Module):
         return self.multiply(x).float()
 
     def multiply(self, x: Tensor) -> Tensor:
-        """The same in the numbers that the product gives: bfloat16 for weights of bfloat16."""
+        """The same in the numbers that the product gives: bfloat16, if oneDNN's gives them."""
         rows = x.reshape(-1, self.in_features)
         M = rows.shape[0]
+        if self.packed is not None:
+            out = multiply_groups([self.packed], [M], rows)
+            return out.view(*x.shape[:-1], self.out_features)
         missing = rounded_up(M) - M
         if missing:
             rows = F.pad(rows, (0, 0, 0, missing))
@@ -73,6 +84,13 @@ def rounded_up(num_rows: int) -> int:
     """
     step = max(FEWEST_ROWS, (1 << max(num_rows - 1, 0).bit_length()) >> STEPS_OF_OCTAVE)
     return max(-(-num_rows // step) * step, FEWEST_ROWS)
+
+
+def _pack(weight: Tensor, bias: Tensor | None, kind: WeightType, has_relu: bool) -> PackedLinear:
+    if kind is WeightType.int8:
+        rounded, scale = quantize_rows(weight)
+        return PackedLinear(rounded, bias, kind, has_relu, scale.flatten())
+    return PackedLinear(weight.to(getattr(torch, kind)), bias, kind, has_relu)
 
 
 def _float32_product(

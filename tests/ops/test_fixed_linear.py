@@ -7,9 +7,16 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from mtmoe.config import WeightType
+from mtmoe.ops import fixed_linear
 from mtmoe.ops.fixed_linear import FixedLinear, quantize_rows, rounded_up
 
 SHAPES = [(512, 512), (64, 192), (512, 2048), (2048, 512), (33, 50), (256, 16)]
+
+
+@pytest.fixture(params=["our own product where there is one", "oneDNN's"], autouse=True)
+def product(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "oneDNN's":
+        monkeypatch.setattr(fixed_linear, "can_pack", lambda _: False)
 
 
 def make(K: int, N: int, kind: WeightType, **options: bool) -> tuple[Tensor, Tensor, FixedLinear]:

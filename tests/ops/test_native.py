@@ -83,7 +83,7 @@ def test_source_that_does_not_compile_costs_speed_only(
 ) -> None:
     wrong = tmp_path / "decode.c"
     wrong.write_text("int attend(", "utf-8")
-    monkeypatch.setattr(native, "SOURCE", wrong)
+    monkeypatch.setattr(native, "SOURCES", (wrong,))
     assert native.library() is None
     assert "slower" in caplog.text
     assert not list(home.iterdir())

@@ -1,8 +1,8 @@
 """Loops of translation in C, for which PyTorch has no fast operation on a CPU.
 
-`decode.c` is compiled when it is first needed, by the machine's own C compiler, into the user's
-cache folder; that takes a second. Without a compiler, or on another kind of machine, nothing is
-lost but speed: whoever asks for `library` has a definition in PyTorch to fall back to.
+The sources are compiled when they are first needed, by the machine's own C compiler, into the
+user's cache folder; that takes seconds. Without a compiler, or on another kind of machine, nothing
+is lost but speed: whoever asks for `library` has a definition in PyTorch to fall back to.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-SOURCE = Path(__file__).with_name("decode.c")
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("decode.c", "products.c"))
 FLAGS = ("-O3", "-march=native", "-std=gnu11", "-shared", "-fPIC")
 LANES = 16  # numbers that it takes together; rows of attention must be a multiple
 COMPILE_SECONDS = 120
@@ -47,6 +47,22 @@ class AttentionShape(ctypes.Structure):
     )
 
 
+class PackedMap(ctypes.Structure):
+    """`Linear` in `products.c`."""
+
+    _fields_ = (
+        ("inputs", ctypes.c_int64),
+        ("outputs", ctypes.c_int64),
+        ("words", ctypes.c_int64),
+        ("kind", ctypes.c_int32),
+        ("has_relu", ctypes.c_int32),
+        ("weight", ctypes.c_void_p),
+        ("bias", ctypes.c_void_p),
+        ("scale", ctypes.c_void_p),
+        ("shift", ctypes.c_void_p),
+    )
+
+
 @functools.cache
 def library() -> ctypes.CDLL | None:
     """The compiled functions; None: they cannot be had here."""
@@ -58,10 +74,13 @@ def library() -> ctypes.CDLL | None:
         found = _load(compiler)
     except (OSError, subprocess.SubprocessError) as error:
         detail = getattr(error, "stderr", None) or error
-        log.warning("Translation on a CPU is slower: %s could not be used (%s).", SOURCE, detail)
+        names = " and ".join(map(str, SOURCES))
+        log.warning("Translation on a CPU is slower: %s could not be used (%s).", names, detail)
         return None
     pointer, count = ctypes.c_void_p, ctypes.c_int64
     found.attend.argtypes = [ctypes.POINTER(AttentionShape), *[pointer] * 5]
+    found.products.restype = ctypes.c_int32
+    found.multiply.argtypes = [pointer, pointer, count, pointer, pointer]
     found.log_sums.argtypes = [pointer, count, count, pointer]
     found.log_sums.restype = None
     found.round_rows.argtypes = [pointer, count, count, pointer, pointer]
@@ -85,7 +104,7 @@ def _compile(compiler: str, path: Path) -> Path:
     handle, partial = tempfile.mkstemp(suffix=".so", dir=path.parent)
     os.close(handle)
     try:
-        command = [compiler, *FLAGS, str(SOURCE), "-o", partial, "-lm"]
+        command = [compiler, *FLAGS, *map(str, SOURCES), "-o", partial, "-lm"]
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=COMPILE_SECONDS)
         with open(partial, "rb") as file:
             os.fsync(file.fileno())
@@ -97,8 +116,10 @@ def _compile(compiler: str, path: Path) -> Path:
 
 
 def _fingerprint(compiler: str) -> str:
-    """Of all that the compiled file depends on: the source, the compiler, the processor."""
-    digest = hashlib.sha256(SOURCE.read_bytes() + " ".join(FLAGS).encode())
+    """Of all that the compiled file depends on: the sources, the compiler, the processor."""
+    digest = hashlib.sha256(" ".join(FLAGS).encode())
+    for source in SOURCES:
+        digest.update(source.read_bytes())
     status = os.stat(os.path.realpath(compiler))
     digest.update(f"{os.path.realpath(compiler)} {status.st_size} {status.st_mtime_ns}".encode())
     digest.update(_processor().encode())
