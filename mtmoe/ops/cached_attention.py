@@ -22,7 +22,8 @@ def cache_dtype(kind: WeightType) -> torch.dtype:
 
 def can_attend(head_dim: int) -> bool:
     """Whether `attend` is to be had for heads of this size."""
-    return head_dim % native.LANES == 0 and native.library() is not None
+    fits = head_dim % native.LANES == 0 and head_dim <= native.MOST_LANES
+    return fits and native.library() is not None
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, visible: Tensor | None) -> Tensor:

@@ -21,6 +21,7 @@ from pathlib import Path
 SOURCES = tuple(Path(__file__).with_name(name) for name in ("decode.c", "products.c"))
 FLAGS = ("-O3", "-march=native", "-std=gnu11", "-shared", "-fPIC")
 LANES = 16  # numbers that it takes together; rows of attention must be a multiple
+MOST_LANES = 64 * LANES  # that such a row may have
 COMPILE_SECONDS = 120
 
 log = logging.getLogger(__name__)
@@ -73,7 +74,7 @@ def library() -> ctypes.CDLL | None:
     try:
         found = _load(compiler)
     except (OSError, subprocess.SubprocessError) as error:
-        detail = getattr(error, "stderr", None) or error
+        [detail] = (getattr(error, "stderr", None) or str(error)).splitlines()[:1]
         names = " and ".join(map(str, SOURCES))
         log.warning("Translation on a CPU is slower: %s could not be used (%s).", names, detail)
         return None

@@ -1,6 +1,6 @@
 /* Translation's inner loops on a CPU: attention of single positions to a cache, and rounding of rows.
 
-   Compiled by mtmoe/ops/native.py, which says what each function takes. Vectors are the compiler's
+   Compiled by mtmoe/ops/native/__init__.py, which says what each function takes. Vectors are the compiler's
    own (GCC 12, Clang), so that sums have one order on every machine with as many lanes. */
 
 #include <math.h>
@@ -9,6 +9,11 @@
 #include <string.h>
 
 #define LANES 16
+#define MOST_VECTORS 64 /* of LANES numbers, that a head may have */
+#define UNROLL _Pragma("GCC unroll 8")
+#define FETCH(POINTER, BYTES)                                                                      \
+    UNROLL for (int64_t line = 0; line < (int64_t)(BYTES); line += 64)                             \
+        __builtin_prefetch((const char *)(POINTER) + line)
 
 typedef float floats __attribute__((vector_size(4 * LANES)));
 typedef int32_t ints __attribute__((vector_size(4 * LANES)));
@@ -71,22 +76,34 @@ static inline floats exp_negative(floats x) {
     return y * (floats)power;
 }
 
-/* One query and the `count` positions `seen`; VECTORS = head_dim / 16. */
-#define ATTEND(NAME, TYPE, LOAD)                                                                   \
-    static inline __attribute__((always_inline)) void NAME(                                        \
-        const float *query, const TYPE *key, const TYPE *value, int64_t key_step,                  \
-        int64_t value_step, const int32_t *seen, const float *added, float *weight, int count,     \
-        float scale, float *out, const int vectors) {                                              \
-        floats q[vectors], sum[vectors];                                                           \
-        for (int v = 0; v < vectors; v++) {                                                        \
-            q[v] = load(query + v * LANES) * scale;                                                \
+typedef struct {
+    int64_t sentences, heads, queries, positions, head_dim;
+    int64_t query[3], key[3], value[3]; /* steps between sentences, heads, positions */
+    int64_t visible[3];                 /* between sentences, queries, positions */
+    int32_t is_bfloat16, visible_kind;  /* 0: all seen; 1: bytes, 0 hides; 2: floats, added */
+    float scale;
+} Shape;
+
+/* One query and the `count` positions `seen`; VECTORS = head_dim / 16, a number, so that they stay in
+   registers, or `any`. */
+#define ATTEND(NAME, TYPE, LOAD, VECTORS, ROOM)                                                    \
+    static void NAME(const float *query, const TYPE *key, const TYPE *value, const Shape *s,       \
+                     const int32_t *seen, const float *added, float *weight, int count,            \
+                     float *out) {                                                                 \
+        int64_t key_step = s->key[2], value_step = s->value[2], any = s->head_dim / LANES;         \
+        const TYPE *next = key + s->key[1]; /* the next head's, as a rule */                       \
+        (void)any;                                                                                 \
+        floats q[ROOM], sum[ROOM];                                                                 \
+        UNROLL for (int v = 0; v < VECTORS; v++) {                                                 \
+            q[v] = load(query + v * LANES) * s->scale;                                             \
             sum[v] = (floats){0};                                                                  \
         }                                                                                          \
         float none = 0.0f; /* becomes NaN with the first score that is no number */                \
         for (int n = 0; n < count; n++) {                                                          \
             const TYPE *row = key + seen[n] * key_step;                                            \
+            FETCH(value + seen[n] * value_step, VECTORS * LANES * sizeof(TYPE));                   \
             floats dot = q[0] * LOAD(row);                                                         \
-            for (int v = 1; v < vectors; v++) dot += q[v] * LOAD(row + v * LANES);                 \
+            UNROLL for (int v = 1; v < VECTORS; v++) dot += q[v] * LOAD(row + v * LANES);          \
             weight[n] = sum_lanes(dot) + added[n];                                                 \
             none += weight[n] * 0.0f;                                                              \
         }                                                                                          \
@@ -103,31 +120,22 @@ static inline floats exp_negative(floats x) {
         }                                                                                          \
         for (int n = 0; n < count; n++) {                                                          \
             const TYPE *row = value + seen[n] * value_step;                                        \
-            for (int v = 0; v < vectors; v++) sum[v] += weight[n] * LOAD(row + v * LANES);         \
+            FETCH(next + seen[n] * key_step, VECTORS * LANES * sizeof(TYPE));                      \
+            UNROLL for (int v = 0; v < VECTORS; v++) sum[v] += weight[n] * LOAD(row + v * LANES);  \
         }                                                                                          \
         float share = count ? 1.0f / sum_lanes(total) + none : 0.0f;                               \
-        for (int v = 0; v < vectors; v++) store(out + v * LANES, sum[v] * share);                  \
+        UNROLL for (int v = 0; v < VECTORS; v++) store(out + v * LANES, sum[v] * share);           \
     }
 
-ATTEND(attend_float32, float, load)
-ATTEND(attend_bfloat16, uint16_t, load_bfloat16)
+#define EACH_SIZE(NAME, TYPE, LOAD)                                                                \
+    ATTEND(NAME##_1, TYPE, LOAD, 1, 1)                                                             \
+    ATTEND(NAME##_2, TYPE, LOAD, 2, 2)                                                             \
+    ATTEND(NAME##_4, TYPE, LOAD, 4, 4)                                                             \
+    ATTEND(NAME##_8, TYPE, LOAD, 8, 8)                                                             \
+    ATTEND(NAME##_any, TYPE, LOAD, any, MOST_VECTORS)
 
-typedef struct {
-    int64_t sentences, heads, queries, positions, head_dim;
-    int64_t query[3], key[3], value[3]; /* steps between sentences, heads, positions */
-    int64_t visible[3];                 /* between sentences, queries, positions */
-    int32_t is_bfloat16, visible_kind;  /* 0: all seen; 1: bytes, 0 hides; 2: floats, added */
-    float scale;
-} Shape;
-
-#define EACH_DIM(FUNCTION)                                                                         \
-    switch (s->head_dim / LANES) {                                                                 \
-    case 1: FUNCTION(1); break;                                                                    \
-    case 2: FUNCTION(2); break;                                                                    \
-    case 4: FUNCTION(4); break;                                                                    \
-    case 8: FUNCTION(8); break;                                                                    \
-    default: FUNCTION((int)(s->head_dim / LANES));                                                 \
-    }
+EACH_SIZE(attend_float32, float, load)
+EACH_SIZE(attend_bfloat16, uint16_t, load_bfloat16)
 
 /* out: (sentences, queries, heads, head_dim). Returns 0, or 1: no memory. */
 int attend(const Shape *s, const float *query, const void *key, const void *value,
@@ -160,17 +168,18 @@ int attend(const Shape *s, const float *query, const void *key, const void *valu
                 int64_t from_key = b * s->key[0] + h * s->key[1];
                 int64_t from_value = b * s->value[0] + h * s->value[1];
                 float *to = out + ((b * K + k) * H + h) * d;
-#define FLOAT32(N)                                                                                 \
-    attend_float32(q, (const float *)key + from_key, (const float *)value + from_value, s->key[2], \
-                   s->value[2], seen + k * S, added + k * S, weight, count[k], s->scale, to, N)
-#define BFLOAT16(N)                                                                                \
-    attend_bfloat16(q, (const uint16_t *)key + from_key, (const uint16_t *)value + from_value,     \
-                    s->key[2], s->value[2], seen + k * S, added + k * S, weight, count[k],         \
-                    s->scale, to, N)
-                if (s->is_bfloat16) {
-                    EACH_DIM(BFLOAT16)
-                } else {
-                    EACH_DIM(FLOAT32)
+#define CALL(NAME, TYPE)                                                                           \
+    NAME(q, (const TYPE *)key + from_key, (const TYPE *)value + from_value, s, seen + k * S,       \
+         added + k * S, weight, count[k], to)
+#define CALL_SIZE(SIZE)                                                                            \
+    if (s->is_bfloat16) CALL(attend_bfloat16_##SIZE, uint16_t);                                    \
+    else CALL(attend_float32_##SIZE, float)
+                switch (d / LANES) {
+                case 1: CALL_SIZE(1); break;
+                case 2: CALL_SIZE(2); break;
+                case 4: CALL_SIZE(4); break;
+                case 8: CALL_SIZE(8); break;
+                default: CALL_SIZE(any);
                 }
             }
     }

@@ -1,8 +1,8 @@
 /* y = x W' + b for rows x, by weights that are laid out once, for translating on a CPU.
 
    A decoder multiplies few rows by weights that come from memory, at each step anew. So while one
-   panel of weights, 32 outputs wide, meets its first rows, the next one is fetched. A row's sums are
-   made in one order, whatever stands beside it. Called by mtmoe/ops/packed_linear.py; intrinsics,
+   panel of weights, 32 outputs wide, meets its rows, the next one is fetched, evenly: memory and sums
+   take about the same time. A row's sums are made in one order, whatever stands beside it. Called by mtmoe/ops/packed_linear.py; intrinsics,
    since a compiler may or may not join a product and a sum, and knows no sums of bytes. */
 
 #include <stdint.h>
@@ -11,7 +11,7 @@
 
 enum { FLOAT32 = 1, BFLOAT16 = 2, INT8 = 4 };
 
-#if !defined(__AVX512F__) || !defined(__AVX512BW__)
+#if !defined(__AVX512F__) || !defined(__AVX512BW__) || !defined(__AVX512VL__)
 
 int products(void) { return 0; }
 
@@ -20,6 +20,7 @@ int products(void) { return 0; }
 #include <immintrin.h>
 
 #define LANES 16
+#define LINE 64   /* bytes that are fetched together, a vector */
 #define WIDTH 32  /* outputs of a panel: two vectors */
 #define ROWS 12   /* whose sums fit the registers beside a panel's vectors */
 #define CHUNK 240 /* rows that stay in the cache while all panels pass */
@@ -48,20 +49,18 @@ typedef struct {
     _mm512_castps_si512(_mm512_dpbf16_ps(_mm512_castsi512_ps(sum), (__m512bh)(w), (__m512bh)(x)))
 #define ADD_INT8(sum, w, x) _mm512_dpbusd_epi32(sum, x, w)
 
-/* The sums of N rows by one panel. */
+/* The sums of N rows by one panel, while lines from `next` on are fetched, `step` bytes for a word. */
 #define TILE(KIND, N)                                                                              \
     static void KIND##_##N(const int32_t *x, int64_t words, const int32_t *w, const char *next,    \
-                           Sums *sums) {                                                           \
+                           int64_t step, Sums *sums) {                                             \
         __m512i sum[N][2];                                                                         \
         _Pragma("GCC unroll 12") for (int r = 0; r < N; r++)                                       \
             sum[r][0] = sum[r][1] = _mm512_setzero_si512();                                        \
         for (int64_t k = 0; k < words; k++, w += WIDTH) {                                          \
             __m512i first = _mm512_loadu_si512(w), second = _mm512_loadu_si512(w + LANES);         \
-            if (next) {                                                                            \
-                _mm_prefetch(next, _MM_HINT_T1);                                                   \
-                _mm_prefetch(next + 64, _MM_HINT_T1);                                              \
-                next += 128;                                                                       \
-            }                                                                                      \
+            _mm_prefetch(next, _MM_HINT_T1);                                                       \
+            if (step > LINE) _mm_prefetch(next + LINE, _MM_HINT_T1);                               \
+            next += step;                                                                          \
             _Pragma("GCC unroll 12") for (int r = 0; r < N; r++) {                                 \
                 __m512i all = _mm512_set1_epi32(x[r * words + k]);                                 \
                 sum[r][0] = ADD_##KIND(sum[r][0], first, all);                                     \
@@ -74,7 +73,8 @@ typedef struct {
         }                                                                                          \
     }
 
-typedef void Tile(const int32_t *x, int64_t words, const int32_t *w, const char *next, Sums *sums);
+typedef void Tile(const int32_t *x, int64_t words, const int32_t *w, const char *next, int64_t step,
+                  Sums *sums);
 
 #define TILES(KIND)                                                                                \
     TILE(KIND, 1) TILE(KIND, 2) TILE(KIND, 3) TILE(KIND, 4) TILE(KIND, 5) TILE(KIND, 6)            \
@@ -158,14 +158,15 @@ static void multiply_chunk(const Linear *w, const int32_t *x, const float *large
     Tile *const *tiles = w->kind == FLOAT32    ? FLOAT32_tiles
                          : w->kind == BFLOAT16 ? BFLOAT16_tiles
                                                : INT8_tiles;
-    int64_t num_tiles = (rows + ROWS - 1) / ROWS;
+    int64_t num_tiles = (rows + ROWS - 1) / ROWS, ahead = num_tiles == 1 ? AHEAD : w->words;
+    int64_t step = (2 * LINE + num_tiles - 1) / num_tiles; /* each tile fetches its part */
     const int32_t *panel = w->weight;
     for (int64_t n = 0; n < w->outputs; n += WIDTH, panel += w->words * WIDTH)
         for (int64_t t = 0, m = 0; t < num_tiles; t++) {
-            int64_t end = (t + 1) * rows / num_tiles, ahead = num_tiles == 1 ? AHEAD : w->words;
-            const char *next = t ? NULL : (const char *)(panel + ahead * WIDTH);
+            int64_t end = (t + 1) * rows / num_tiles;
+            const char *next = (const char *)(panel + ahead * WIDTH) + t * step * w->words;
             Sums sums;
-            tiles[end - m - 1](x + m * w->words, w->words, panel, next, &sums);
+            tiles[end - m - 1](x + m * w->words, w->words, panel, next, step, &sums);
             finish(w, &sums, end - m, n, largest + m, out + m * w->outputs);
             m = end;
         }
