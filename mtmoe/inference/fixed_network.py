@@ -15,8 +15,9 @@ from mtmoe.modules.embedding import VocabularyEmbedding
 from mtmoe.modules.experts import Experts, FeedForward
 from mtmoe.ops.backend import Backend
 from mtmoe.ops.expert_ffn import activate
-from mtmoe.ops.fixed_linear import FixedLinear, quantize_rows
+from mtmoe.ops.fixed_linear import FixedLinear
 from mtmoe.ops.int4_linear import Int4Linear
+from mtmoe.ops.int8_rows import quantize_rows
 from mtmoe.ops.packed_linear import multiply_groups
 
 VOCABULARY_MULTIPLE = 64  # `inference.top` looks at so many symbols together

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+
 import torch
 
 from mtmoe.checkpoint.fairseq_file import Checkpoint
@@ -65,7 +67,15 @@ def build_network(
             f"{expert_kind.value!r}. Leave it out."
         )
     fix_weights(model, kind, memory, share, expert_kind)
+    _give_back_memory()
     return model
+
+
+def _give_back_memory() -> None:
+    """To the system, what laying out has left between the weights; where the C library can."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
+    if trim is not None:
+        trim(0)
 
 
 def check_dtype(dtype: str, device: torch.device) -> WeightType:

@@ -15,18 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mtmoe.config import WeightType
-from mtmoe.ops import native
-from mtmoe.ops.packed_linear import (
-    INT8_MAX,
-    MIDDLE,
-    PackedLinear,
-    can_pack,
-    multiply_groups,
-)
+from mtmoe.ops.int8_rows import INT8_MAX, MIDDLE, quantize_rows, round_to_bytes, scale_rows
+from mtmoe.ops.packed_linear import PackedLinear, can_pack, multiply_groups
 
 FEWEST_ROWS = 4  # products of a single row sum in another order
 STEPS_OF_OCTAVE = 5  # 2^n rows to the next power of 2 in 16 steps
-TINY = 1e-30
 
 
 class FixedLinear(nn.Module):
@@ -45,13 +38,13 @@ class FixedLinear(nn.Module):
         super().__init__()
         self.out_features, self.in_features = weight.shape
         self.kind = kind
-        weight = weight.detach().float().contiguous()
+        weight = weight.detach().float()
         bias = None if bias is None else bias.detach().float().clone()
         self.packed: PackedLinear | None = None  # or there is a product of oneDNN
         if can_pack(kind):
-            self.packed = _pack(weight, bias, kind, has_relu)
+            self.packed = PackedLinear(weight, bias, kind, has_relu)
         else:
-            self._product = _PRODUCTS[kind](weight, bias, has_relu)
+            self._product = _PRODUCTS[kind](weight.contiguous(), bias, has_relu)
 
     @property
     def num_bytes(self) -> int:
@@ -84,13 +77,6 @@ def rounded_up(num_rows: int) -> int:
     """
     step = max(FEWEST_ROWS, (1 << max(num_rows - 1, 0).bit_length()) >> STEPS_OF_OCTAVE)
     return max(-(-num_rows // step) * step, FEWEST_ROWS)
-
-
-def _pack(weight: Tensor, bias: Tensor | None, kind: WeightType, has_relu: bool) -> PackedLinear:
-    if kind is WeightType.int8:
-        rounded, scale = quantize_rows(weight)
-        return PackedLinear(rounded, bias, kind, has_relu, scale.flatten())
-    return PackedLinear(weight.to(getattr(torch, kind)), bias, kind, has_relu)
 
 
 def _float32_product(
@@ -144,44 +130,6 @@ def _int8_product(
         return scale_rows(sums, largest, bias, has_relu)
 
     return product
-
-
-def round_to_bytes(x: Tensor) -> tuple[Tensor, Tensor]:
-    """(M, K) float32 to (M, K) uint8, 1..255, and (M, 1) float32, each row's largest size.
-
-    A byte less 128, divided by 127, times the largest is about the number.
-    """
-    library = native.library()
-    if library is None:
-        largest = _largest(x)
-        half_up = x.new_tensor(MIDDLE + 0.5)
-        return torch.addcmul(half_up, x, INT8_MAX / largest).to(torch.uint8), largest
-    x = x.contiguous()
-    q, largest = torch.empty_like(x, dtype=torch.uint8), x.new_empty(x.shape[0], 1)
-    library.round_rows(x.data_ptr(), *x.shape, q.data_ptr(), largest.data_ptr())
-    return q, largest
-
-
-def scale_rows(sums: Tensor, factor: Tensor, bias: Tensor | None, has_relu: bool) -> Tensor:
-    """(M, N) times (M, 1) plus (N,), and maybe its ReLU; may be made in place."""
-    library = native.library()
-    if library is None:
-        out = sums.mul_(factor) if bias is None else torch.addcmul(bias, sums, factor)
-        return out.relu_() if has_relu else out
-    added = None if bias is None else bias.data_ptr()
-    library.scale_rows(sums.data_ptr(), *sums.shape, factor.data_ptr(), added, has_relu)
-    return sums
-
-
-def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
-    """(M, K) float32 to (M, K) int8 and (M, 1) float32 scales, whose product is about `x`."""
-    scale = _largest(x) / INT8_MAX
-    return (x / scale).round_().to(torch.int8), scale
-
-
-def _largest(x: Tensor) -> Tensor:
-    """(M, 1): the largest size of a number of each row; above 0, so that one can divide by it."""
-    return x.abs().amax(1, keepdim=True).clamp_(min=TINY)
 
 
 _PRODUCTS = {

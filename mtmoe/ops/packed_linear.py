@@ -16,11 +16,11 @@ from torch import Tensor
 
 from mtmoe.config import WeightType
 from mtmoe.ops import native
+from mtmoe.ops.int8_rows import INT8_MAX, MIDDLE, quantize_rows
 
 WIDTH = 32  # outputs of a panel
 WORD = 4  # bytes that are multiplied together
-INT8_MAX = 127
-MIDDLE = 128  # of the unsigned numbers that stand for signed ones, in rows
+PART = 16 * WIDTH  # outputs that are laid out together: what that takes beside the panels is small
 _BITS = {WeightType.float32: 1, WeightType.bfloat16: 2, WeightType.int8: 4}  # of `products()`
 
 
@@ -37,31 +37,34 @@ class PackedLinear:
     int8 with a scale of each row and each output with those of int8; sums are float32, or exact.
 
     Args:
-        weight: (N, K), in numbers of `kind`.
+        weight: (N, K) float32.
         bias: (N,) float32, or None.
-        scale: (N,) float32: that int8 weights are to be multiplied with.
     """
 
     def __init__(
-        self,
-        weight: Tensor,
-        bias: Tensor | None,
-        kind: WeightType,
-        has_relu: bool,
-        scale: Tensor | None = None,
+        self, weight: Tensor, bias: Tensor | None, kind: WeightType, has_relu: bool
     ) -> None:
         library = native.library()
         assert library is not None, "see can_pack"
+        dtype = getattr(torch, kind)
         N, K = weight.shape
-        missing, together = -N % WIDTH, WORD // weight.element_size()
-        padded = F.pad(weight, (0, -K % together, 0, missing))
-        panels = padded.view((N + missing) // WIDTH, WIDTH, -1, together).transpose(1, 2)
-        words = panels.shape[1]
-        bias = weight.new_zeros(N, dtype=torch.float32) if bias is None else bias
-        self._tensors = [panels.contiguous(), F.pad(bias, (0, missing))]
-        if scale is not None:
-            shift = MIDDLE * padded.sum(1, dtype=torch.int32)
-            self._tensors += [F.pad(scale / INT8_MAX, (0, missing)), shift]
+        missing, together = -N % WIDTH, WORD // dtype.itemsize
+        words = -(-K // together)
+        panels = torch.empty((N + missing) // WIDTH, words, WIDTH, together, dtype=dtype)
+        scale, shift = torch.zeros(N + missing), torch.zeros(N + missing, dtype=torch.int32)
+        padded_bias = F.pad(torch.zeros(N) if bias is None else bias, (0, missing))
+        for start in range(0, N, PART):  # what stays is there before what goes: no holes in memory
+            part = weight[start : start + PART].contiguous()
+            if kind is WeightType.int8:
+                here = slice(start, start + part.shape[0])
+                part, scales = quantize_rows(part)
+                scale[here] = scales.flatten() / INT8_MAX
+                shift[here] = MIDDLE * part.sum(1, dtype=torch.int32)
+            if part.shape[0] % WIDTH or K % together:
+                part = F.pad(part, (0, -K % together, 0, -part.shape[0] % WIDTH))
+            laid_out = part.view(-1, WIDTH, words, together).transpose(1, 2)
+            panels[start // WIDTH :][: len(laid_out)] = laid_out
+        self._tensors = panels, padded_bias, scale, shift
         pointers = [tensor.data_ptr() for tensor in self._tensors]
         self._map = native.PackedMap(K, N, words, _BITS[kind], has_relu, *pointers)
         self.address = ctypes.addressof(self._map)

@@ -8,7 +8,8 @@ from torch.testing import assert_close
 
 from mtmoe.config import WeightType
 from mtmoe.ops import fixed_linear
-from mtmoe.ops.fixed_linear import FixedLinear, quantize_rows, rounded_up
+from mtmoe.ops.fixed_linear import FixedLinear, rounded_up
+from mtmoe.ops.int8_rows import quantize_rows
 
 SHAPES = [(512, 512), (64, 192), (512, 2048), (2048, 512), (33, 50), (256, 16)]
 

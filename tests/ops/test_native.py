@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mtmoe.inference.engine import Translator
 from mtmoe.ops import native
-from mtmoe.ops.fixed_linear import round_to_bytes, scale_rows
+from mtmoe.ops.int8_rows import round_to_bytes, scale_rows
 from tests.inference.tiny_model import write_tiny_checkpoint
 
 needs_compiler = pytest.mark.skipif(native.library() is None, reason="no C compiler is here")

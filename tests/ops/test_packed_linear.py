@@ -11,7 +11,8 @@ from torch.testing import assert_close
 from mtmoe.config import TransformerConfig, WeightType, build_config
 from mtmoe.inference.fixed_network import FixedFeedForward, run_each
 from mtmoe.modules.experts import FeedForward
-from mtmoe.ops.fixed_linear import FixedLinear, quantize_rows
+from mtmoe.ops.fixed_linear import FixedLinear
+from mtmoe.ops.int8_rows import quantize_rows
 from mtmoe.ops.packed_linear import PackedLinear, can_pack, multiply_groups
 from tests.inference.tiny_model import SIZES
 
@@ -19,7 +20,7 @@ KINDS = [
     pytest.param(kind, marks=pytest.mark.skipif(not can_pack(kind), reason=f"no {kind} here"))
     for kind in WeightType
 ]
-SHAPES = [(1, 1), (3, 31), (17, 33), (64, 192), (15, 16), (512, 2048), (2048, 48)]
+SHAPES = [(1, 1), (3, 31), (17, 545), (64, 192), (15, 16), (512, 2048), (2048, 48)]
 ROWS = [1, 2, 5, 12, 13, 24, 31, 240, 241, 500]  # tiles have 12 rows, chunks 240
 
 
@@ -32,10 +33,10 @@ def make(K: int, N: int, kind: WeightType, seed: int = 0) -> tuple[PackedLinear,
     weight, bias = numbers(N + seed, K)[seed:], numbers(N)
     if kind is WeightType.int8:
         rounded, scale = quantize_rows(weight)
-        packed = PackedLinear(rounded, bias, kind, has_relu=False, scale=scale.flatten())
+        packed = PackedLinear(weight, bias, kind, has_relu=False)
         return packed, rounded.double() * scale.double(), bias.double()
     rounded = weight.to(getattr(torch, kind))
-    return PackedLinear(rounded, bias, kind, has_relu=False), rounded.double(), bias.double()
+    return PackedLinear(weight, bias, kind, has_relu=False), rounded.double(), bias.double()
 
 
 def as_multiplied(x: Tensor, kind: WeightType) -> Tensor:
