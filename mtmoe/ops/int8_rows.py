@@ -1,4 +1,4 @@
-"""Rows of numbers as int8 with a scale each: weights of outputs, and what they are multiplied by."""
+"""Rows of numbers as int8 with a scale each: the weights of outputs, and what these multiply."""
 
 from __future__ import annotations
 
