@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from mtmoe.config import TransformerConfig
 from mtmoe.errors import LayoutError
 from mtmoe.modules.linear import ColumnLinear, RowLinear
+from mtmoe.modules.tokens import Tokens
 from mtmoe.ops.cached_attention import attend
 from mtmoe.parallel.collectives import sum_gradient
 from mtmoe.parallel.fitting import divisors, multiples_near
@@ -139,21 +140,25 @@ class Attention(nn.Module):
         self.joint: nn.Module | None = None  # in inference: all maps that read the same, as one
         self.cache_dtype: torch.dtype | None = None  # in inference, if one pass reads the cache
 
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, (B, H, S, D / H) each, of `x`, (B, S, D)."""
+    def project(self, x: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, (B, H, S, D / H) each, of `x`, (B, S, D).
+
+        Args:
+            tokens: what is real in `x`; what is not may become anything finite.
+        """
         if self.joint is not None:
-            query, key, value = self._split_heads(self.joint(x)).chunk(3, 1)
+            query, key, value = self._split_heads(tokens.map_real(self.joint, x)).chunk(3, 1)
             return query, key, value
-        return self.project_query(x), *self.project_memory(x)
+        return self.project_query(x), *self.project_memory(x, tokens)
 
     def project_query(self, x: Tensor) -> Tensor:
         """Queries, (B, H, S, D / H), of `x`, (B, S, D)."""
         return self._split_heads(self.query(sum_gradient(x, self.axis)))
 
-    def project_memory(self, memory: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values, (B, H, S, D / H) each, of `memory`, (B, S, D)."""
+    def project_memory(self, memory: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor]:
+        """Keys and values, (B, H, S, D / H) each, of `memory`, (B, S, D); see `project`."""
         if self.joint is not None:
-            key, value = self._split_heads(self.joint(memory)).chunk(2, 1)
+            key, value = self._split_heads(tokens.map_real(self.joint, memory)).chunk(2, 1)
             return key, value
         memory = sum_gradient(memory, self.axis)
         return self._split_heads(self.key(memory)), self._split_heads(self.value(memory))
@@ -165,6 +170,7 @@ class Attention(nn.Module):
         value: Tensor,
         visible: Tensor | None = None,
         is_causal: bool = False,
+        tokens: Tokens | None = None,
     ) -> Tensor:
         """Attend from queries to keys and values.
 
@@ -172,22 +178,17 @@ class Attention(nn.Module):
             query: (B, H, S_q, D / H).
             key: (B, H, S_k, D / H), as `value`.
             visible: broadcastable to (B, H, S_q, S_k): bool, True where attention is allowed; or of
-                the dtype of `query`, added to the scores. None: everywhere. It may have more
-                positions than the keys, in which nothing is visible.
+                the dtype of `query`, added to the scores. None: everywhere.
             is_causal: position q sees keys 0 to q only; not together with `visible`.
+            tokens: the queries that are real; outputs of others may be anything finite. None: all.
 
         Returns:
             (B, S_q, D)
         """
-        num_queries = query.shape[2]
-        if visible is not None and visible.shape[-1] > key.shape[2]:
-            is_of_keys = num_queries == key.shape[2]  # one row alone is summed in another order
-            key, value = (pad_positions(x, visible.shape[-1]) for x in (key, value))
-            query = pad_positions(query, visible.shape[-1]) if is_of_keys else query
         dropout = self.dropout if self.training else 0.0
         heads = F.scaled_dot_product_attention(query, key, value, visible, dropout, is_causal)
-        heads = heads[:, :, :num_queries]
-        out: Tensor = self.out(heads.transpose(1, 2).flatten(2))
+        heads = heads.transpose(1, 2).flatten(2)
+        out: Tensor = self.out(heads) if tokens is None else tokens.map_real(self.out, heads)
         return out
 
     def look_up(self, query: Tensor, key: Tensor, value: Tensor, visible: Tensor | None) -> Tensor:
@@ -205,9 +206,3 @@ class Attention(nn.Module):
     def _split_heads(self, x: Tensor) -> Tensor:
         B, S, width = x.shape
         return x.view(B, S, width // self.head_dim, self.head_dim).transpose(1, 2)
-
-
-def pad_positions(x: Tensor, num_positions: int) -> Tensor:
-    """(B, H, S, d) with zeros behind, to `num_positions`."""
-    missing = num_positions - x.shape[2]
-    return x if missing == 0 else F.pad(x, (0, 0, 0, missing))

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mtmoe.config import ChooseBy, TransformerConfig
-from mtmoe.modules.attention import Attention, MemoryCache, TargetCache, pad_positions
+from mtmoe.modules.attention import Attention, MemoryCache, TargetCache
 from mtmoe.modules.experts import FeedForward
 from mtmoe.modules.moe_layer import MoELayer
 from mtmoe.modules.router import Routing
@@ -73,7 +73,8 @@ class EncoderLayer(nn.Module):
         self, x: Tensor, tokens: Tokens, key: RouterKey | None
     ) -> tuple[Tensor, Routing | None]:
         """(B, S, D) to the same, and the routing of an MoE layer."""
-        y = self.attention(*self.attention.project(self.attention_norm(x)), tokens.visible)
+        projected = self.attention.project(self.attention_norm(x), tokens)
+        y = self.attention(*projected, tokens.visible, tokens=tokens)
         x = x + F.dropout(y, self.dropout, self.training)
         out: tuple[Tensor, Routing | None] = self.feed_forward(x, tokens, key)
         return out
@@ -114,16 +115,18 @@ class DecoderLayer(nn.Module):
         With a cache, `x` holds the positions after those that the cache has seen. Several rows of
         `x` may share a row of `memory`: those of one sentence's hypotheses, side by side.
         """
-        y = self._attend_target(x, memory.shape[0], cache)
+        y = self._attend_target(x, tokens, memory.shape[0], cache)
         x = x + F.dropout(y, self.dropout, self.training)
         y = self._attend_source(x, memory, source, cache)
         x = x + F.dropout(y, self.dropout, self.training)
         out: tuple[Tensor, Routing | None] = self.feed_forward(x, tokens, key)
         return out
 
-    def _attend_target(self, x: Tensor, num_sentences: int, cache: LayerCache | None) -> Tensor:
+    def _attend_target(
+        self, x: Tensor, tokens: Tokens, num_sentences: int, cache: LayerCache | None
+    ) -> Tensor:
         attention = self.attention
-        query, key, value = attention.project(self.attention_norm(x))  # (B * K, H, S, D / H)
+        query, key, value = attention.project(self.attention_norm(x), tokens)
         is_first = cache is None or cache.target.num_rows == 0
         if cache is not None:
             kept = attention.to_cache(key), attention.to_cache(value)
@@ -143,14 +146,14 @@ class DecoderLayer(nn.Module):
         normed = self.cross_norm(x).view(B, per_sentence * S, D)
         query = attention.project_query(normed)
         if cache is None:
-            out: Tensor = attention(query, *attention.project_memory(memory), source.visible)
+            out: Tensor = attention(
+                query, *attention.project_memory(memory, source), source.visible
+            )
             return out.view(x.shape)
         kept = cache.memory
         if kept.key is None or kept.value is None:
-            length = memory.shape[1] if source.visible is None else source.visible.shape[-1]
             kept.key, kept.value = (
-                attention.to_cache(pad_positions(x, length)).contiguous()
-                for x in attention.project_memory(memory)
+                attention.to_cache(x).contiguous() for x in attention.project_memory(memory, source)
             )
         return attention.look_up(query, kept.key, kept.value, source.visible).view(x.shape)
 

@@ -17,27 +17,19 @@ class Tokens:
     """The real tokens of a (B, S) batch, in the forms that attention and routing need."""
 
     shape: tuple[int, int]  # (B, S)
-    visible: Tensor | None = None  # (B, 1, 1, S or more) bool for attention; None: all are real
+    visible: Tensor | None = None  # (B, 1, 1, S) bool for attention; None: all are real
     real: Tensor | None = None  # (T,) int64 flat positions b * S + s; None if all are real
     languages: Tensor | None = None  # (B, 2) int64 source and target, for routers that read them
 
     @staticmethod
     def of(ids: Tensor, padding: int, languages: Tensor | None = None) -> Tokens:
-        """The tokens of `ids`, (B, S) int64, that hold `padding` where none is.
-
-        In inference, attention sees a multiple of `KEYS` positions: how the numbers of a sentence
-        are summed then does not depend on the longest sentence beside it.
-        """
+        """The tokens of `ids`, (B, S) int64, that hold `padding` where none is."""
         shape = (ids.shape[0], ids.shape[1])
-        is_real, num_more = ids != padding, 0
-        if torch.is_inference_mode_enabled():
-            num_more = -shape[1] % KEYS
-        is_whole = bool(is_real.all())
-        if is_whole and num_more == 0:
+        is_real = ids != padding
+        if bool(is_real.all()):
             return Tokens(shape, languages=languages)
-        visible = F.pad(is_real, (0, num_more), value=False)[:, None, None, :]
-        flat = None if is_whole else is_real.flatten().nonzero().squeeze(1)
-        return Tokens(shape, visible, flat, languages)
+        flat = is_real.flatten().nonzero().squeeze(1)
+        return Tokens(shape, is_real[:, None, None, :], flat, languages)
 
     def __len__(self) -> int:
         """T."""
@@ -73,6 +65,16 @@ class Tokens:
         if self.real is not None:
             y = y.new_zeros(B * S, y.shape[1]).index_copy_(0, self.real, y)
         return y.view(B, S, y.shape[1])
+
+
+def pad_in_inference(ids: Tensor, padding: int) -> Tensor:
+    """(B, S) int64 with padding behind, to a multiple of `KEYS` positions; else as it is.
+
+    How attention sums the numbers of a sentence then does not depend on the longest one beside it.
+    """
+    if not torch.is_inference_mode_enabled():
+        return ids
+    return F.pad(ids, (0, -ids.shape[1] % KEYS), value=padding)
 
 
 def read_languages(source: Tensor, padding: int, num_languages: int, vocab_size: int) -> Tensor:

@@ -18,7 +18,7 @@ from mtmoe.modules.experts import Experts
 from mtmoe.modules.initialise import initialise
 from mtmoe.modules.layers import DecoderLayer, EncoderLayer, LayerCache, LayerKind
 from mtmoe.modules.router import Routing
-from mtmoe.modules.tokens import Tokens, read_languages
+from mtmoe.modules.tokens import Tokens, pad_in_inference, read_languages
 from mtmoe.ops.buffers import BufferPool
 from mtmoe.ops.routing import RouterKey
 from mtmoe.parallel.mesh import ONE_PROCESS, Mesh
@@ -207,8 +207,10 @@ class Transformer(nn.Module):
 
     def encode(self, source: Tensor, key: RouterKey | None = None) -> Memory:
         """Encode `source`, (B, S) int64."""
-        tokens = Tokens.of(source, self.padding, self._languages(source))
         x = self._embed(source, self._source_positions(source))
+        padded = pad_in_inference(source, self.padding)
+        tokens = Tokens.of(padded, self.padding, self._languages(source))
+        x = F.pad(x, (0, 0, 0, padded.shape[1] - source.shape[1]))
         routings = []
         for layer in self.encoder:
             x, routing = self._run(layer, x, tokens, key)
