@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mtmoe.checkpoint.fairseq_file import as_dict, check_readable
+from mtmoe.checkpoint.stated_values import check_number, check_sizes, describe_misfit
 from mtmoe.checkpoint.tensor_stream import WEIGHTS, StoredTensor, stored_tensors
 from mtmoe.config import ChoiceWeight, TransformerConfig, build_config
 from mtmoe.data.vocabulary import Vocabulary, language_tag, read_symbols
@@ -22,6 +23,8 @@ from mtmoe.interop.foreign_model import ForeignModel
 from mtmoe.interop.names import FAIRSEQ
 
 SHARED = "-shared.pt"
+COUNTS = ("encoder_layers", "decoder_layers", "moe_freq")
+WIDTHS = ("encoder_embed_dim", "encoder_ffn_embed_dim", "encoder_attention_heads")
 EXPERT = re.compile(r"(.*\.moe_layer\.experts\.)(\d+)(\..*)")
 FIRST_POSITION = 2  # fairseq numbers positions from its padding's id + 1
 NEEDED = {  # what the network has and fairseq's model may not
@@ -113,11 +116,17 @@ def _config(
     for name in ("ffn_embed_dim", "attention_heads", "embed_dim"):
         if values.get(f"encoder_{name}") != values.get(f"decoder_{name}"):
             raise CheckpointError(f"decoder_{name} of {path} must equal encoder_{name}.")
+    stated = {name: value for name, value in values.items() if value is not None}
+    for name in ("dropout", "max_source_positions", "moe_eom"):
+        check_number(stated, name, path)
+    check_sizes(values, COUNTS, WIDTHS, [tensor.shape for tensor in weights.values()], path)
     experts = {int(match[2]) for match in map(EXPERT.fullmatch, weights) if match}
     try:
         config = build_config(TransformerConfig, _flat(values, len(experts)))
     except (KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} must hold all sizes, but lacks {error}.") from None
+        raise CheckpointError(
+            f"{path} must hold all sizes, but {describe_misfit(error)}. Give another file."
+        ) from None
     except ConfigError as error:
         raise CheckpointError(f"{path} must describe a model of ours, but: {error}") from None
     is_scaled = not values.get("no_scale_embedding", False)

@@ -192,3 +192,18 @@ def test_a_damaged_rank_is_refused(tmp_path, capfd, harm):
     assert found.err.count("\n") == 1
     assert "ran" not in found.out
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("name", "value"), [("encoder_layers", 10**9), ("encoder_embed_dim", 1e30), ("moe_eom", "x")]
+)
+def test_a_size_for_which_there_are_no_weights_is_refused(tmp_path, capsys, name, value):
+    model, args = fairseq_model()
+    for side in ("encoder", "decoder"):
+        setattr(args, name.replace("encoder", side), value)
+    torch.save({"args": args, "model": model.state_dict()}, tmp_path / "theirs.pt")
+    command = ["convert", str(tmp_path / "theirs.pt"), "--output", str(tmp_path / "ours.pt")]
+    assert main([*command, *write_text_files(tmp_path)]) == 2
+    assert f"{name} of {tmp_path}/theirs.pt must be a " in capsys.readouterr().err
+    assert not (tmp_path / "ours.pt").exists()

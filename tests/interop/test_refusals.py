@@ -155,7 +155,7 @@ DAMAGES = [
     (absolute_index, "must name files of its own folder, but names '/etc/passwd'"),
     (index_of_numbers, "must hold a weight_map, but has none"),
     (edit_json("config.json", lambda c: c.update(model_type="bart")), "model_type of "),
-    (edit_json("config.json", lambda c: c.update(d_model="many")), "must hold all sizes"),
+    (edit_json("config.json", lambda c: c.pop("d_model")), "must hold all sizes"),
     (edit_json("config.json", lambda c: c.update(vocab_size=4)), "must have languages and fit"),
     (edit_json("config.json", lambda c: c.update(activation_function="swish")), "activation_func"),
     (edit_json("config.json", lambda c: c.update(decoder_ffn_dim=1)), "decoder_ffn_dim of "),
@@ -177,6 +177,24 @@ def test_a_damaged_folder_is_refused(tmp_path, capfd, damage, message):
     assert start.replace("\\", "") in found, found
     assert rest in found
     assert "ran" not in captured.out
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+SIZES = (
+    "encoder_layers", "d_model", "encoder_ffn_dim", "encoder_attention_heads", "vocab_size",
+    "num_experts", "encoder_sparse_step", "max_position_embeddings", "dropout", "scale_embedding",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("value", [-1, 10**9, 10**400, 1e30, float("nan"), 2.5, "2", None, [1]])
+@pytest.mark.parametrize("name", SIZES)
+def test_a_size_for_which_there_are_no_weights_is_refused(tmp_path, capsys, name, value):
+    folder = copy_folder(FOLDERS["moe"], tmp_path / "model")
+    edit_json("config.json", lambda c: c.update({name: value}))(folder)
+    assert main(["convert", str(folder), "--output", str(tmp_path / "out.pt")]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "lacks" not in error
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 

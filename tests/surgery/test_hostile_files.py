@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from data_prep import encode
+from mtmoe.checkpoint.fairseq_file import as_dict
 from mtmoe.cli.main import main
 from mtmoe.errors import run_command
 from tests.inference.tiny_model import write_tiny_checkpoint
@@ -86,6 +87,29 @@ def without_weights(path):
     torch.save({"cfg": {}, "model": {}}, path)
 
 
+def with_a_setting(path, **settings):
+    state = torch.load(path, weights_only=False)
+    state["cfg"]["model"] = {**as_dict(state["cfg"]["model"]), **settings}
+    torch.save(state, path)
+
+
+def with_layers_without_weights(path):
+    with_a_setting(path, decoder_layers=10**9)
+
+
+def with_an_endless_width(path):
+    with_a_setting(path, embed_dim=1e30)
+
+
+def with_endless_positions(path):
+    with_a_setting(path, max_positions=10**15)
+
+
+def without_settings(path):
+    state = torch.load(path, weights_only=False)
+    torch.save(state | {"cfg": None}, path)
+
+
 HARMS = {
     cut_off: "is cut off or damaged",
     with_code: "could run code and are never read",
@@ -96,6 +120,10 @@ HARMS = {
     with_a_sparse_tensor: "weight decoder.1.cross_norm.bias of {path} must be a dense tensor",
     without_numbers: "weight decoder.1.cross_norm.bias of {path} must be a dense tensor",
     without_weights: "lacks 'model'",
+    without_settings: "{path} has values of another kind",
+    with_layers_without_weights: "decoder_layers of {path} must be a whole number up to ",
+    with_an_endless_width: "embed_dim of {path} must be a whole number up to ",
+    with_endless_positions: "{path} must describe a model of ours, but: max_positions must be ",
 }
 
 
