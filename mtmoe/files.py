@@ -8,7 +8,7 @@ import hashlib
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -46,11 +46,16 @@ def check_input(name: str, path: str | Path, error: type[MtmoeError] = DataError
         raise error(f"{name} must be a file, but is not there: {path}. Check the path.")
 
 
-def check_output(option: str, path: str | Path | None) -> None:
-    """Refuse, before any work is done, a file that could not be written at the end.
+def check_output(
+    option: str, path: str | Path | None, inputs: Iterable[str | Path | None] = ()
+) -> None:
+    """Refuse, before any work is done, a file that could not or must not be written at the end.
+
+    Args:
+        inputs: files and folders that are read.
 
     Raises:
-        ConfigError: the path is empty, a folder, or in a folder that is not there.
+        ConfigError: the path is empty, a folder, in a folder that is not there, or an input.
     """
     if path is None:
         return
@@ -62,6 +67,16 @@ def check_output(option: str, path: str | Path | None) -> None:
         raise ConfigError(
             f"{option} must lie in a folder that is there, but is {path}. Make the folder first."
         )
+    if any(_would_replace(path, source) for source in inputs):
+        raise ConfigError(
+            f"{option} must be another file than what is read, but is {path}. Give another name."
+        )
+
+
+def _would_replace(path: str | Path, source: str | Path | None) -> bool:
+    """Whether the file at `path` is `source`, or in it; devices and pipes are never replaced."""
+    is_there = os.path.isfile(path) and source is not None and str(source) != ""
+    return is_there and Path(os.path.realpath(path)).is_relative_to(os.path.realpath(str(source)))
 
 
 def check_folder(option: str, path: str | Path) -> None:

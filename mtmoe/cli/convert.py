@@ -55,8 +55,9 @@ def run(args: argparse.Namespace) -> None:
     """
     if not 0 < args.shard_gb < float("inf"):
         raise ConfigError(f"--shard-gb must be a number above 0, but is {args.shard_gb}.")
+    if args.to in (OURS, GATHERED):
+        check_output("--output", args.output, _inputs(args))
     if args.to == OURS:
-        check_output("--output", args.output)
         from mtmoe.interop.foreign_model import import_model
 
         model = _read_foreign(args)
@@ -67,6 +68,13 @@ def run(args: argparse.Namespace) -> None:
     else:
         _export(args)
     sys.stdout.write(f"{args.output}\n")
+
+
+def _inputs(args: argparse.Namespace) -> list[str | Path | None]:
+    """All files that are read, those of other ranks beside fairseq's -shared file included."""
+    from mtmoe.interop.fairseq_models import rank_files
+
+    return [args.source, args.dict, args.spm, *rank_files(Path(args.source)).values()]
 
 
 def _tell_flags(model: ForeignModel) -> None:
@@ -87,7 +95,6 @@ def _change_format(args: argparse.Namespace) -> None:
     from mtmoe.interop.output_folder import check_new_folder
 
     if args.to == GATHERED:
-        check_output("--output", args.output)
         gather_checkpoint(args.source, args.output)
     else:
         check_new_folder("--output", args.output)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Sequence
+from glob import escape, glob
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,6 +54,13 @@ def check_text_arguments(args: argparse.Namespace) -> None:
         value = getattr(args, option)
         if value < 1:
             raise ConfigError(f"--{option} must be at least 1, but is {value}. Give 1 or more.")
+
+
+def text_files(args: argparse.Namespace) -> list[str]:
+    """The files that are read: those of `--text`, and with references what stands beside them."""
+    names = list(args.text or ())
+    beside = names if args.decoding == "reference" else ()
+    return names + [f for n in beside for f in glob(f"{escape(n.rpartition('.')[0])}.*")]
 
 
 def measure(checkpoint: Checkpoint, args: argparse.Namespace) -> ExpertStatistics:

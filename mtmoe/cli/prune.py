@@ -15,6 +15,7 @@ from mtmoe.cli.measured_text import (
     choose_directions,
     choose_languages,
     measure,
+    text_files,
 )
 from mtmoe.errors import ConfigError
 from mtmoe.files import check_input, check_output, open_atomic
@@ -142,13 +143,14 @@ def check_arguments(args: argparse.Namespace) -> None:
 
 
 def check_outputs(args: argparse.Namespace) -> None:
-    """Refuse files that could not be written, or of which one would replace the other.
+    """Refuse files that could not be written, or that would replace one that is read or written.
 
     Raises:
         ConfigError: says what must be given.
     """
     for option in ("output", "report"):
-        check_output(f"--{option}", getattr(args, option))
+        inputs = [args.checkpoint, *(args.stats or ()), *text_files(args)]
+        check_output(f"--{option}", getattr(args, option), inputs)
     if args.report and os.path.realpath(args.report) == os.path.realpath(args.output):
         raise ConfigError(
             f"--report must be another file than --output, but both are {args.output}. Rename one."

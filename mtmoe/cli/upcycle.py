@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> None:
         ConfigError, CheckpointError: a wrong option, a routing that does not begin as the dense
             model, or a checkpoint that is not dense.
     """
-    check_output("--output", args.output)
+    check_output("--output", args.output, [args.checkpoint])
     from mtmoe.checkpoint.fairseq_file import load_checkpoint, write_checkpoint
     from mtmoe.config import check_router_languages
     from mtmoe.surgery.scratch import Scratch

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def read_fairseq(path: Path, files: TextFiles) -> ForeignModel:
         DataError: the dictionary is not text.
     """
     weights = stored_tensors(path, WEIGHTS)
-    ranks = _rank_files(path) if path.name.endswith(SHARED) else []
+    ranks = _whole_ranks(path) if path.name.endswith(SHARED) else []
     for rank, file in enumerate(ranks):
         weights |= _experts_of(stored_tensors(file, WEIGHTS), rank)
     values = _settings(check_readable(path), path)
@@ -63,25 +64,28 @@ def read_fairseq(path: Path, files: TextFiles) -> ForeignModel:
     )  # fmt: skip
 
 
-def _rank_files(path: Path) -> list[Path]:
+def rank_files(path: Path) -> dict[int, Path]:
+    """By rank, the files of experts that stand beside a -shared file; none beside another one."""
+    name = path.name.removesuffix(SHARED)
+    beside = path.parent.glob(f"{escape(name)}-rank-*.pt") if name != path.name else ()
+    numbered = {file.stem.rpartition("-")[2]: file for file in beside}
+    return {int(number): file for number, file in numbered.items() if number.isdecimal()}
+
+
+def _whole_ranks(path: Path) -> list[Path]:
     """The files of experts beside a -shared file, in the order of ranks.
 
     Raises:
         CheckpointError: there is none, or a rank between others lacks its file.
     """
-    name = path.name.removesuffix(SHARED)
-    numbers = sorted(
-        int(file.stem.rpartition("-")[2])
-        for file in path.parent.glob(f"{name}-rank-*.pt")
-        if file.stem.rpartition("-")[2].isdigit()
-    )
+    name, numbers = path.name.removesuffix(SHARED), rank_files(path)
     missing = next(n for n in range(len(numbers) + 1) if n not in numbers)
     if not numbers or missing < len(numbers):
         raise CheckpointError(
             f"{path} must have the files of all ranks beside it, but {name}-rank-{missing}.pt is "
             "not there. Fetch it."
         )
-    return [path.parent / f"{name}-rank-{n}.pt" for n in numbers]
+    return [numbers[n] for n in sorted(numbers)]
 
 
 def _experts_of(weights: Mapping[str, StoredTensor], rank: int) -> dict[str, StoredTensor]:
