@@ -84,11 +84,17 @@ def measure(checkpoint: Checkpoint, args: argparse.Namespace) -> ExpertStatistic
         by_language = group_by_language(lines, args.source_lang, known)
         translator = Translator(checkpoint)
         model, texts = translator.model, translate(translator, by_language, wanted, args.beam)
-    uses = {text.direction: measure_text(checkpoint, model, text) for text in texts}
-    if not uses:
+    found = {text.direction: measure_text(checkpoint, model, text) for text in texts}
+    if not found:
         raise DataError(
             f"--text must be in a language that the checkpoint translates in one of the directions "
             f"{', '.join(wanted) or '(none)'}, but is {', '.join(args.text)}. Give other text."
+        )
+    uses = {direction: use for direction, use in found.items() if use.is_measured()}
+    if not uses:
+        raise DataError(
+            f"--text must hold sentences of at most {checkpoint.config.max_positions} tokens, but "
+            f"all are longer in {', '.join(found)}. Split them."
         )
     return ExpertStatistics(fingerprint(checkpoint), uses)
 
