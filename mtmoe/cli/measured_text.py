@@ -69,10 +69,12 @@ def measure(checkpoint: Checkpoint, args: argparse.Namespace) -> ExpertStatistic
     Raises:
         ConfigError: a wrong option.
         DataError: the text cannot be read, or is in none of the directions.
+        CheckpointError: the model computes no finite numbers.
     """
     from mtmoe.inference.engine import Translator
     from mtmoe.report.expert_statistics import ExpertStatistics, fingerprint
     from mtmoe.report.usage import measure_text
+    from mtmoe.surgery.state import check_finite
 
     known = checkpoint.vocabulary.languages
     wanted = choose_directions(checkpoint, choose_languages(args.languages, known))
@@ -90,6 +92,9 @@ def measure(checkpoint: Checkpoint, args: argparse.Namespace) -> ExpertStatistic
             f"--text must be in a language that the checkpoint translates in one of the directions "
             f"{', '.join(wanted) or '(none)'}, but is {', '.join(args.text)}. Give other text."
         )
+    for use in found.values():
+        for layer, numbers in zip(use.layers, use.probability, strict=True):
+            check_finite(numbers, f"{layer}.feed_forward.ffn.router.weight, or one before it,")
     uses = {direction: use for direction, use in found.items() if use.is_measured()}
     if not uses:
         raise DataError(

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mtmoe.checkpoint.fairseq_file import WEIGHT_PREFIX, as_dict
 from mtmoe.config import TransformerConfig, flat_fields
+from mtmoe.errors import CheckpointError
 from mtmoe.surgery.optimizer_state import OPTIMIZER_STATE
 
 CLOCK = "previous_training_time"  # in extra_state: counts towards --stop-time-hours
@@ -45,6 +46,19 @@ def flat_settings(config: TransformerConfig) -> dict[str, Any]:
 def layer_prefix(name: str) -> str:
     """How the names of MoE layer `name` (encoder.1) begin in the file."""
     return f"{WEIGHT_PREFIX}{name}.feed_forward.ffn."
+
+
+def check_finite(numbers: Tensor, name: str) -> None:
+    """Refuse numbers that come of the weight `name` and are not finite.
+
+    Raises:
+        CheckpointError: names the weight.
+    """
+    if not bool(numbers.isfinite().all()):
+        raise CheckpointError(
+            f"weight {name} must have finite numbers, but has NaN or infinity. Give a checkpoint "
+            "of before the training failed."
+        )
 
 
 def count_parameters(weights: Mapping[str, Tensor]) -> int:

@@ -165,3 +165,26 @@ def test_data_prep_refuses_it_too(tmp_path, text, capsys, monkeypatch, harm):
     assert HARMS[harm].format(path=path) in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
     assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("part", ["experts.w_in", "router.weight"])
+@pytest.mark.parametrize(
+    "options", ["--criterion norm", "--merge", "--text {text} --decoding reference"]
+)
+def test_weights_that_are_not_finite_are_named(tmp_path, text, capsys, part, options):
+    path = write_tiny_checkpoint(tmp_path)
+    english = text / "valid.de-en.en"
+    measure = f"expert-stats {path} --text {english} --output {path}.json"
+    assert main(measure.split()) == 0
+    state = torch.load(path, weights_only=False)
+    name = f"encoder.1.feed_forward.ffn.{part}"
+    state["model"][f"transformer.{name}"][1] = float("nan")
+    torch.save(state, path)
+    words = f"prune {path} --keep 2 --output {tmp_path}/out {options.format(text=english)}".split()
+    words += [] if "--text" in options else ["--stats", f"{path}.json"]
+    capsys.readouterr()
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    is_measured = part == "router.weight" and "--text" not in options  # of the model before
+    assert ("must be of one model" if is_measured else "must have finite numbers") in error
+    assert not (tmp_path / "out").exists()
