@@ -153,6 +153,8 @@ def test_bytes_that_are_not_utf8_are_named_by_line(tmp_path):
         (DataError("X must be Y, but is Z."), 2, "error: X must be Y, but is Z.\n"),
         (OSError(errno.ENOSPC, "No space left on device", "f"), 1, "No space left on device (f)"),
         (KeyboardInterrupt(), 130, "interrupted."),
+        (MemoryError(), 1, "error: not enough memory."),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you"), 1, "not enough memory."),
     ],
 )
 def test_exit_codes(capsys, error, code, message):

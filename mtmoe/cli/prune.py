@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from mtmoe.cli.measured_text import (
     measure,
     text_files,
 )
+from mtmoe.cli.seed import read_seed
 from mtmoe.errors import ConfigError
 from mtmoe.files import check_input, check_output, open_atomic
 
@@ -51,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="importance (the default): share of first choices * exp(mean confidence); use: share "
         "of choices; norm: share of choices * norm of the weights; random",
     )  # fmt: skip
-    parser.add_argument("--seed", type=int, default=1, help="of --criterion random")
+    parser.add_argument("--seed", type=read_seed, default=1, help="of --criterion random")
     parser.add_argument(
         "--stats", nargs="+", metavar="STATS", help="of `mtmoe expert-stats`, in place of --text"
     )
@@ -81,9 +83,9 @@ def read_sides(text: str) -> tuple[int, int]:
         ConfigError: it is neither.
     """
     parts = text.split(",")
-    if len(parts) > 2 or not all(part.strip().lstrip("-").isdecimal() for part in parts):
+    if len(parts) > 2 or not all(re.fullmatch(r"\s*-?[0-9]{1,9}\s*", part) for part in parts):
         raise ConfigError(
-            f"experts to keep must be N or N,M, but are {text!r}. Write for example 4."
+            f"experts to keep must be N or N,M, but are {text!r:.80}. Write for example 4."
         )
     return int(parts[0]), int(parts[-1])
 

@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
+from mtmoe.cli.seed import read_seed
 from mtmoe.errors import CheckpointError, ConfigError
 from mtmoe.files import check_output
 
@@ -47,7 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--fresh-share", type=float, default=0.0, metavar="X",
         help="draw this share of each expert's hidden units anew (default 0)",
     )  # fmt: skip
-    parser.add_argument("--seed", type=int, default=1, help="of routers, noise and fresh units")
+    parser.add_argument(
+        "--seed", type=read_seed, default=1, help="of routers, noise and fresh units"
+    )
 
 
 def run(args: argparse.Namespace) -> None:

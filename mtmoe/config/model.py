@@ -22,6 +22,7 @@ from mtmoe.config.choices import (
 from mtmoe.config.settings import require, setting
 from mtmoe.errors import ConfigError
 
+MOST_EXPERTS = 100_000  # of a layer
 MOST_POSITIONS = 1_000_000  # their table is computed, so that no weights bound it
 
 
@@ -83,7 +84,8 @@ class RouterConfig:
     )
 
     def __post_init__(self) -> None:
-        require(self, "num_experts", self.num_experts >= 1, "at least 1")
+        is_met = 1 <= self.num_experts <= MOST_EXPERTS
+        require(self, "num_experts", is_met, f"between 1 and {MOST_EXPERTS}")
         require(
             self,
             "top_k",
