@@ -50,9 +50,9 @@ def run_command(main: Callable[[], None], is_first_rank: bool = True) -> int:
         is_first_rank: else a user's mistake is left for rank 0 to tell, which makes it, too.
 
     Returns:
-        0; 1 for failures of the machine (full disk, full memory, unreadable file); 2 for a user's mistake;
-        130 after Ctrl-C; 141 if the reader of the output has left; 143 after SIGTERM. Errors of
-        the program itself pass through with their traceback.
+        0; 1 for failures of the machine (full disk or memory, unreadable file); 2 for a user's
+        mistake; 130 after Ctrl-C; 141 if the reader of the output has left; 143 after SIGTERM.
+        Errors of the program itself pass through with their traceback.
     """
     try:
         with terminated_by_exception():

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtmoe.errors import ConfigError
-from mtmoe.files import check_input, check_output
+from mtmoe.files import check_input, check_output, read_lines
 
 if TYPE_CHECKING:
     from mtmoe.interop.foreign_model import ForeignModel
 
 OURS, HUGGINGFACE, CTRANSLATE2 = "mtmoe", "huggingface", "ctranslate2"
 GATHERED, SHARDED = "gathered", "sharded"
+LICENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9 .+()/_-]*")  # also in YAML
 BILLION = 1_000_000_000
 
 
@@ -119,13 +121,29 @@ def _read_foreign(args: argparse.Namespace) -> ForeignModel:
     return read_fairseq(Path(args.source), TextFiles(Path(args.dict), Path(args.spm), languages))
 
 
+def _check_card(args: argparse.Namespace) -> None:
+    """Refuse what cannot stand in a model card or beside it."""
+    from mtmoe.interop.huggingface_tokenizer import read_json
+
+    if args.licence is not None and not LICENCE.fullmatch(args.licence):
+        raise ConfigError(
+            "--licence must be a name of letters, digits, blanks and .-+()/, but is "
+            f"{args.licence!r:.80}. Give for example cc-by-4.0."
+        )
+    for option in ("manifest", "scores"):
+        if getattr(args, option) is not None:
+            check_input(f"--{option}", getattr(args, option))
+    if args.manifest:
+        read_json(Path(args.manifest))
+    if args.scores:
+        read_lines(args.scores)
+
+
 def _export(args: argparse.Namespace) -> None:
     from mtmoe.interop.output_folder import check_new_folder, folder_atomic
 
     check_new_folder("--output", args.output)
-    for option in ("manifest", "scores"):
-        if getattr(args, option) is not None:
-            check_input(f"--{option}", getattr(args, option))
+    _check_card(args)
     from mtmoe.checkpoint.fairseq_file import load_checkpoint
     from mtmoe.interop import ctranslate2_out, huggingface_out
     from mtmoe.interop.card import CardFacts, write_card

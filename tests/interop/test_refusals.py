@@ -207,6 +207,31 @@ def test_a_folder_that_is_there_is_not_overwritten(tmp_path, capsys):
     assert (out / "a").read_text() == "mine"
 
 
+@pytest.mark.parametrize(
+    ("option", "data", "message"),
+    [
+        ("licence", "mit\ntags:\n- evil", "--licence must be a name of letters"),
+        ("licence", "mit: x", "--licence must be a name of letters"),
+        ("licence", "", "--licence must be a name of letters"),
+        ("manifest", b"no json", "manifest must hold a JSON object"),
+        ("scores", b"fine\n\xff\xfe\n", "scores line 2 has the byte 0xff"),
+    ],
+)
+def test_what_cannot_stand_in_a_model_card_is_refused(tmp_path, capsys, option, data, message):
+    from tests.inference.tiny_model import write_tiny_checkpoint
+
+    path, value = write_tiny_checkpoint(tmp_path, moe_every=0), data
+    if isinstance(data, bytes):
+        (tmp_path / option).write_bytes(data)
+        value = str(tmp_path / option)
+    words = ["convert", str(path), "--to", "huggingface", "--output", str(tmp_path / "out")]
+    assert main([*words, f"--{option}", value]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_export_that_fails_leaves_nothing(tmp_path, capsys):
     from tests.inference.tiny_model import write_tiny_checkpoint
 
