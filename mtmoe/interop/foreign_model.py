@@ -79,7 +79,12 @@ def _check(model: ForeignModel) -> dict[str, tuple[tuple[int, ...], torch.dtype]
         _check_shape(part, stored, shapes[part.ours], len(model.order))
         name = WEIGHT_PREFIX + part.ours
         dtype = specs.setdefault(name, (shapes[part.ours], stored.dtype))[1]
-        if dtype is not stored.dtype or not dtype.is_floating_point:
+        if not stored.dtype.is_floating_point:
+            raise CheckpointError(
+                f"weight {part.theirs} of {stored.file} must be of a floating-point type, but is "
+                f"{stored.dtype}. Fetch the model again."
+            )
+        if dtype is not stored.dtype:
             raise CheckpointError(
                 f"weight {part.theirs} of {stored.file} must be of type {dtype}, as the other "
                 f"experts, but is {stored.dtype}. Convert the weights to one type."

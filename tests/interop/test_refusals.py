@@ -138,6 +138,7 @@ DAMAGES = [
     (edit_header(swap_shape), "must have the shape (8,), but has (1, 8)"),
     (edit_header(lambda h: h[NORM].update(dtype="F8")), f"entry of {NORM} is not understood"),
     (edit_header(lambda h: h[NORM].update(shape=[9])), f"{NORM} of shape (9,) does not fit its"),
+    (edit_header(lambda h: h[NORM].update(dtype="I32")), "must be of a floating-point type, but is"),
     (edit_header(lambda h: h.update(extra=h[NORM])), "weight extra of "),
     (lambda f: (f / "model.safetensors").write_bytes(b"\xff" * 40), "header of "),
     (lambda f: (f / "model.safetensors").write_bytes(b""), "its header of 0 bytes"),

@@ -83,6 +83,14 @@ def without_numbers(path):
     with_a_weight(path, torch.zeros(16, device="meta"))
 
 
+def with_whole_numbers(path):
+    with_a_weight(path, torch.ones(16, dtype=torch.int64))
+
+
+def with_a_mask(path):
+    with_a_weight(path, torch.ones(16, dtype=torch.bool))
+
+
 def without_weights(path):
     torch.save({"cfg": {}, "model": {}}, path)
 
@@ -119,6 +127,8 @@ HARMS = {
     with_a_word_for_a_tensor: "weight decoder.1.cross_norm.bias of {path} must be a dense tensor",
     with_a_sparse_tensor: "weight decoder.1.cross_norm.bias of {path} must be a dense tensor",
     without_numbers: "weight decoder.1.cross_norm.bias of {path} must be a dense tensor",
+    with_whole_numbers: "cross_norm.bias of {path} must be of a floating-point type, but is torch.",
+    with_a_mask: "cross_norm.bias of {path} must be of a floating-point type, but is torch.bool",
     without_weights: "lacks 'model'",
     without_settings: "{path} has values of another kind",
     with_layers_without_weights: "decoder_layers of {path} must be a whole number up to ",
