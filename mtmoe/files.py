@@ -73,6 +73,21 @@ def check_output(
         )
 
 
+def check_checkpoint_output(
+    option: str, path: str | Path, inputs: Iterable[str | Path | None]
+) -> None:
+    """As `check_output`, for a file that is written in any order and read again.
+
+    Raises:
+        ConfigError: the path is also that of a device or a pipe.
+    """
+    check_output(option, path, inputs)
+    if not is_replaceable(path):
+        raise ConfigError(
+            f"{option} must be a file, but is a device or a pipe: {path}. Give a file name."
+        )
+
+
 def _would_replace(path: str | Path, source: str | Path | None) -> bool:
     """Whether the file at `path` is `source`, or in it; devices and pipes are never replaced."""
     is_there = os.path.isfile(path) and source is not None and str(source) != ""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtmoe.errors import ConfigError
-from mtmoe.files import check_input, check_output, read_lines
+from mtmoe.files import check_checkpoint_output, check_input, read_lines
 
 if TYPE_CHECKING:
     from mtmoe.interop.foreign_model import ForeignModel
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 OURS, HUGGINGFACE, CTRANSLATE2 = "mtmoe", "huggingface", "ctranslate2"
 GATHERED, SHARDED = "gathered", "sharded"
 LICENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9 .+()/_-]*")  # also in YAML
+OF_FAIRSEQ, OF_CARD = ("dict", "spm", "languages"), ("licence", "manifest", "scores")
+USUAL_SHARD_GB = 5.0
 BILLION = 1_000_000_000
 
 
@@ -35,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--output", required=True, metavar="OUT", help="file or folder to write")
     parser.add_argument(
-        "--shard-gb", type=float, default=5.0, metavar="GB",
+        "--shard-gb", type=float, default=USUAL_SHARD_GB, metavar="GB",
         help="split weights into files of at most so many GB (default %(default)s)",
     )  # fmt: skip
     text = parser.add_argument_group("fairseq", "what a checkpoint of fairseq does not hold")
@@ -57,8 +59,9 @@ def run(args: argparse.Namespace) -> None:
     """
     if not 0 < args.shard_gb < float("inf"):
         raise ConfigError(f"--shard-gb must be a number above 0, but is {args.shard_gb}.")
+    _check_used(args)
     if args.to in (OURS, GATHERED):
-        check_output("--output", args.output, _inputs(args))
+        check_checkpoint_output("--output", args.output, _inputs(args))
     if args.to == OURS:
         from mtmoe.interop.foreign_model import import_model
 
@@ -70,6 +73,19 @@ def run(args: argparse.Namespace) -> None:
     else:
         _export(args)
     sys.stdout.write(f"{args.output}\n")
+
+
+def _check_used(args: argparse.Namespace) -> None:
+    """Refuse options that the wanted output has no use for."""
+    is_fairseq = args.to == OURS and not Path(args.source).is_dir()
+    rules = [(OF_FAIRSEQ, is_fairseq, "a checkpoint of fairseq is read")]
+    rules += [(OF_CARD, args.to in (HUGGINGFACE, CTRANSLATE2), "a model card is written")]
+    for names, is_used, case in rules:
+        for name in names:
+            if getattr(args, name) is not None and not is_used:
+                raise ConfigError(f"--{name} must be given where {case}, but is not here.")
+    if args.shard_gb != USUAL_SHARD_GB and args.to != HUGGINGFACE:
+        raise ConfigError(f"--shard-gb must be given with --to huggingface, but it is {args.to}.")
 
 
 def _inputs(args: argparse.Namespace) -> list[str | Path | None]:

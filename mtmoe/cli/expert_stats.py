@@ -31,6 +31,8 @@ def run(args: argparse.Namespace) -> None:
     check_output("--output", args.output, [args.checkpoint, *text_files(args)])  # --add may be it
     if not args.text and not args.add:
         raise ConfigError("--text must name files, but is not given. Give files, or --add STATS.")
+    if args.languages and not args.text:
+        raise ConfigError("--languages must be given with --text, but is given without it.")
     for path in args.add:
         check_input("--add", path)
     from mtmoe.checkpoint.fairseq_file import load_checkpoint

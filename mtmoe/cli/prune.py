@@ -20,7 +20,7 @@ from mtmoe.cli.measured_text import (
 )
 from mtmoe.cli.seed import read_seed
 from mtmoe.errors import ConfigError
-from mtmoe.files import check_input, check_output, open_atomic
+from mtmoe.files import check_checkpoint_output, check_input, check_output, open_atomic
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from mtmoe.checkpoint.fairseq_file import Checkpoint
     from mtmoe.modules.usage import ExpertUse
 
+USUAL_SEED = 1
 CRITERIA = ("importance", "use", "norm", "random")
 
 
@@ -53,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="importance (the default): share of first choices * exp(mean confidence); use: share "
         "of choices; norm: share of choices * norm of the weights; random",
     )  # fmt: skip
-    parser.add_argument("--seed", type=read_seed, default=1, help="of --criterion random")
+    parser.add_argument("--seed", type=read_seed, default=USUAL_SEED, help="of --criterion random")
     parser.add_argument(
         "--stats", nargs="+", metavar="STATS", help="of `mtmoe expert-stats`, in place of --text"
     )
@@ -134,6 +135,10 @@ def check_arguments(args: argparse.Namespace) -> None:
     for option in ("languages", "directions"):
         if getattr(args, option) and not (args.stats or args.text):
             raise ConfigError(f"--{option} must be given with --stats or --text, but neither is.")
+    if args.seed != USUAL_SEED and args.criterion != "random":
+        raise ConfigError(
+            f"--seed must be given with --criterion random, but it is {args.criterion}."
+        )
     if args.keep and args.floor != 1:
         raise ConfigError("--floor must be given with --total, but --keep is. Leave one out.")
     if args.languages and args.directions:
@@ -150,9 +155,9 @@ def check_outputs(args: argparse.Namespace) -> None:
     Raises:
         ConfigError: says what must be given.
     """
-    for option in ("output", "report"):
-        inputs = [args.checkpoint, *(args.stats or ()), *text_files(args)]
-        check_output(f"--{option}", getattr(args, option), inputs)
+    inputs = [args.checkpoint, *(args.stats or ()), *text_files(args)]
+    check_checkpoint_output("--output", args.output, inputs)
+    check_output("--report", args.report, inputs)
     if args.report and os.path.realpath(args.report) == os.path.realpath(args.output):
         raise ConfigError(
             f"--report must be another file than --output, but both are {args.output}. Rename one."

@@ -138,7 +138,7 @@ DAMAGES = [
     (edit_header(swap_shape), "must have the shape (8,), but has (1, 8)"),
     (edit_header(lambda h: h[NORM].update(dtype="F8")), f"entry of {NORM} is not understood"),
     (edit_header(lambda h: h[NORM].update(shape=[9])), f"{NORM} of shape (9,) does not fit its"),
-    (edit_header(lambda h: h[NORM].update(dtype="I32")), "must be of a floating-point type, but is"),
+    (edit_header(lambda h: h[NORM].update(dtype="I32")), "must be of a floating-point type, but"),
     (edit_header(lambda h: h.update(extra=h[NORM])), "weight extra of "),
     (lambda f: (f / "model.safetensors").write_bytes(b"\xff" * 40), "header of "),
     (lambda f: (f / "model.safetensors").write_bytes(b""), "its header of 0 bytes"),
@@ -230,6 +230,24 @@ def test_what_cannot_stand_in_a_model_card_is_refused(tmp_path, capsys, option, 
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--to gathered --licence mit", "--licence must be given where a model card is written"),
+        ("--to gathered --dict x", "--dict must be given where a checkpoint of fairseq is read"),
+        ("--to huggingface --spm x", "--spm must be given where a checkpoint of fairseq is read"),
+        ("--to mtmoe --scores x", "--scores must be given where a model card is written"),
+        ("--to sharded --shard-gb 1", "--shard-gb must be given with --to huggingface, but it is"),
+        ("--languages de,en", "--languages must be given where a checkpoint of fairseq is read"),
+    ],
+)
+def test_options_without_effect_are_refused(tmp_path, capsys, options, message):
+    words = ["convert", str(FOLDERS["dense"]), "--output", str(tmp_path / "out")]
+    assert main([*words, *options.split()]) == 2
+    assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

@@ -139,6 +139,9 @@ def test_files_that_are_no_statistics_are_refused(folder, capsys, content):
 
 
 def test_wrong_options_are_refused(folder, capsys):
+    added = ["--add", str(folder / "s.json"), "--languages", "de,en"]
+    assert stats(folder, "t.json", *added, text="") == 2
+    assert "--languages must be given with --text" in capsys.readouterr().err
     assert stats(folder, "s.json", text="") == 2
     assert "--text must name files, but is not given" in capsys.readouterr().err
     (folder / "plain.en").write_text("Save the file.\n")

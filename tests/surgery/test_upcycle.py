@@ -98,6 +98,7 @@ def test_the_new_model_computes_the_dense_function(tmp_path, mode):
         (["--moe-every", "0"], "--moe-every must be at least 1, but is 0"),
         (["--set", "embed_dim=8"], "--set must be NAME=VALUE with one of"),
         (["--set", "first_position=2"], "--set must be NAME=VALUE with one of"),
+        (["--set", "jitter=0", "jitter=0.1"], "--set must give each name once, but jitter twice"),
         (["--set", "jitter"], "--set must be NAME=VALUE with one of"),
         (["--noise", "-1"], "noise must be between 0 and 100, but is -1.0"),
         (["--noise", "inf"], "noise must be between 0 and 100, but is inf"),
