@@ -7,7 +7,7 @@ from pathlib import Path
 from mtmoe.checkpoint.stated_values import check_sizes
 from mtmoe.checkpoint.tensor_stream import StoredTensor, stored_tensors
 from mtmoe.errors import CheckpointError
-from mtmoe.interop.foreign_model import ForeignModel
+from mtmoe.interop.foreign_model import ForeignModel, require_weight
 from mtmoe.interop.huggingface_config import COUNTS, MOE, WIDTHS, read_settings
 from mtmoe.interop.huggingface_tokenizer import read_json, read_tokenizer
 from mtmoe.interop.names import HUGGINGFACE_DENSE, HUGGINGFACE_MOE
@@ -25,6 +25,7 @@ def read_folder(folder: Path) -> ForeignModel:
     """
     path = folder / "config.json"
     values, weights = read_json(path), _read_weights(folder)
+    require_weight(weights, EMBEDDING)
     check_sizes(values, COUNTS, WIDTHS, [tensor.shape for tensor in weights.values()], path)
     settings = read_settings(values, str(path))
     theirs = read_tokenizer(folder, settings.vocab_size)

@@ -161,6 +161,12 @@ DAMAGES = [
     (edit_json("config.json", lambda c: c.update(activation_function="swish")), "activation_func"),
     (edit_json("config.json", lambda c: c.update(decoder_ffn_dim=1)), "decoder_ffn_dim of "),
     (lambda f: (f / "config.json").write_text("{"), "config.json must hold a JSON object"),
+    (lambda f: (f / "config.json").write_text("[" * 200_000), "must hold a JSON object"),
+    (edit_json("added_tokens.json", lambda c: c.update(deu_Latn=None)), "tokenizer's JSON files of"),
+    (edit_json("added_tokens.json", lambda c: c.update(deu_Latn=2)), "must have languages and fit"),
+    (edit_json("added_tokens.json", lambda c: c.update(deu_Latn=-1)), "must have languages and fit"),
+    (edit_json("special_tokens_map.json", lambda c: c.update(additional_special_tokens=3)), "JSON"),
+    (edit_header(lambda h: h.pop("model.shared.weight")), "weight model.shared.weight must be in"),
     (lambda f: (f / "sentencepiece.bpe.model").unlink(), "SentencePiece model must be a file"),
     (lambda f: (f / "sentencepiece.bpe.model").write_bytes(b"x"), "must be a SentencePiece model"),
 ]  # fmt: skip
