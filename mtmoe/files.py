@@ -6,8 +6,8 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import secrets
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -127,18 +127,22 @@ def open_atomic(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
             yield file
         return
     path = Path(os.path.realpath(path))
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    name = part_of(path)  # known before it is there: a signal in between leaves nothing
     try:
-        with open(handle, mode, **encoding) as file:  # type: ignore[call-overload]
+        with open(name, mode.replace("w", "x"), **encoding) as file:  # type: ignore[call-overload]
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o666 & ~_umask())  # mkstemp makes files that only their owner reads
         os.replace(name, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
         raise
+
+
+def part_of(path: Path) -> Path:
+    """A new name beside `path`, for what becomes `path` when it is complete."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
 
 
 def is_replaceable(path: str | Path) -> bool:
@@ -165,12 +169,6 @@ def _stream_to(path: str | Path) -> int | None:
             if os.path.samestat(os.stat(path), os.fstat(descriptor)):
                 return descriptor
     return None
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
 
 
 def sha256(path: str | Path) -> str:

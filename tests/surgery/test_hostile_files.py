@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 
 import pytest
 import torch
@@ -198,3 +199,22 @@ def test_weights_that_are_not_finite_are_named(tmp_path, text, capsys, part, opt
     is_measured = part == "router.weight" and "--text" not in options  # of the model before
     assert ("must be of one model" if is_measured else "must have finite numbers") in error
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_a_file_is_made_leaves_nothing(tmp_path, monkeypatch, number):
+    """The signal comes at the worst time: the file is there, its maker has not returned."""
+    path = write_tiny_checkpoint(tmp_path)
+    make = os.open
+
+    def make_and_stop(name, flags, *rest, **options):
+        handle = make(name, flags, *rest, **options)
+        if flags & os.O_CREAT and str(tmp_path) in str(name):
+            os.kill(os.getpid(), number)
+        return handle
+
+    monkeypatch.setattr(os, "open", make_and_stop)
+    monkeypatch.setattr("tempfile._os.open", make_and_stop)
+    words = ["prune", str(path), "--keep", "2", "--criterion", "random"]
+    main([*words, "--output", str(tmp_path / "out")])
+    assert {p.name for p in tmp_path.iterdir()} <= {path.name, "out"}
