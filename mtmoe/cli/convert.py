@@ -133,7 +133,11 @@ def _read_foreign(args: argparse.Namespace) -> ForeignModel:
                 f"--{option} must be given for a checkpoint of fairseq, but is not. "
                 "A checkpoint of ours is handed on with --to."
             )
-    languages = [name.strip() for name in args.languages.split(",") if name.strip()]
+    languages = [name.strip() for name in args.languages.split(",")]
+    if len(set(languages)) < len(languages) or not all(re.fullmatch(r"\w+", n) for n in languages):
+        raise ConfigError(
+            f"--languages must be different words, as eng_Latn,deu_Latn, but is {args.languages!r}."
+        )
     return read_fairseq(Path(args.source), TextFiles(Path(args.dict), Path(args.spm), languages))
 
 

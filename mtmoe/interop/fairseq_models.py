@@ -6,6 +6,7 @@ rank's experts under local numbers.
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
@@ -18,9 +19,10 @@ from mtmoe.checkpoint.stated_values import check_number, check_sizes, describe_m
 from mtmoe.checkpoint.tensor_stream import WEIGHTS, StoredTensor, stored_tensors
 from mtmoe.config import ChoiceWeight, TransformerConfig, build_config
 from mtmoe.data.vocabulary import Vocabulary, language_tag, read_symbols
-from mtmoe.errors import CheckpointError, ConfigError
+from mtmoe.errors import CheckpointError, ConfigError, DataError
 from mtmoe.files import check_input, read_lines
 from mtmoe.interop.foreign_model import ForeignModel
+from mtmoe.interop.huggingface_tokenizer import pieces_of
 from mtmoe.interop.names import FAIRSEQ
 
 SHARED = "-shared.pt"
@@ -101,8 +103,9 @@ def _experts_of(weights: Mapping[str, StoredTensor], rank: int) -> dict[str, Sto
 
 def _settings(state: Mapping[str, Any], path: Path) -> dict[str, Any]:
     config = state.get("cfg")
-    found = config["model"] if config and "model" in config else state.get("args")
-    if found is None:
+    found = config.get("model") if isinstance(config, Mapping) else None
+    found = found or state.get("args")
+    if not isinstance(found, Mapping | argparse.Namespace):
         raise CheckpointError(f"{path} must hold cfg or args of fairseq, but holds neither.")
     return as_dict(found)
 
@@ -163,14 +166,20 @@ def _vocabulary(
     """Dictionary, then languages; what the embedding has beyond (fairseq's made-up words) before.
 
     Raises:
-        CheckpointError: the embedding has fewer rows than symbols.
+        CheckpointError: the embedding has fewer rows than symbols; a damaged SentencePiece model.
+        DataError: the dictionary has a symbol twice.
     """
     check_input("--spm", files.sentencepiece)
     symbols = list(read_symbols("\n".join(read_lines(files.dictionary))))
+    if len(set(symbols)) < len(symbols):
+        raise DataError(
+            f"--dict must have each symbol once, and no special one, but {files.dictionary} has "
+            f"{len(symbols) - len(set(symbols))} twice. Give the dict.txt of the model."
+        )
     tags = [language_tag(code) for code in files.languages]
     base = [symbol for symbol in symbols if symbol not in tags]
     names = [*symbols, *(tag for tag in tags if tag not in symbols)]
-    rows = weights[FAIRSEQ.embedding].shape[0] if FAIRSEQ.embedding in weights else 0
+    rows = next(iter(weights[FAIRSEQ.embedding].shape), 0) if FAIRSEQ.embedding in weights else 0
     if rows < len(names) or len(base) + len(tags) != len(names):
         raise CheckpointError(
             f"the embedding of {path} must have a row for each of the {len(names)} symbols and "
@@ -180,4 +189,5 @@ def _vocabulary(
     order = (*others, *(names.index(tag) for tag in tags))
     names += [f"madeupword{n:04}" for n in range(rows - len(names))]
     model = files.sentencepiece.read_bytes()
+    pieces_of(model)
     return Vocabulary(tuple(names[n] for n in order), model), order

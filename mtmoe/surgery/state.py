@@ -13,6 +13,7 @@ from mtmoe.config import TransformerConfig, flat_fields
 from mtmoe.errors import CheckpointError
 from mtmoe.surgery.optimizer_state import OPTIMIZER_STATE
 
+METERS = "metrics"  # in extra_state: averages of an epoch that is not over, some of each expert
 CLOCK = "previous_training_time"  # in extra_state: counts towards --stop-time-hours
 
 
@@ -26,7 +27,8 @@ def with_model(
         config: what the settings are to be; those that do not change keep their form in the file.
     """
     new = {key: value for key, value in state.items() if key != OPTIMIZER_STATE}
-    new["extra_state"] = state.get("extra_state", {}) | {CLOCK: 0.0}
+    kept = {key: value for key, value in state.get("extra_state", {}).items() if key != METERS}
+    new["extra_state"] = kept | {CLOCK: 0.0}
     model = as_dict(state["cfg"]["model"]) | flat_settings(config)
     new["cfg"] = state["cfg"] | {"model": model}
     new["model"] = dict(weights)

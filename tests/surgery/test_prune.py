@@ -135,6 +135,18 @@ def test_every_choice_leaves_a_model_that_translates(tmp_path, options):
     assert len(translator.translate(["Save the file."], "en", "fr")) == 1
 
 
+def test_meters_of_the_old_experts_do_not_stay(tmp_path):
+    """fairseq restores them in the midst of an epoch, where they would not fit fewer experts."""
+    path, out = write_tiny_checkpoint(tmp_path), tmp_path / "out.pt"
+    state = torch.load(path, weights_only=False)
+    extra = {"metrics": {"train": [torch.ones(4)]}, "best": 3.0}
+    torch.save(state | {"extra_state": extra}, path)
+    words = ["prune", str(path), "--keep", "2", "--criterion", "random", "--output", str(out)]
+    assert main(words) == 0
+    found = torch.load(out, weights_only=False)["extra_state"]
+    assert found == {"best": 3.0, "previous_training_time": 0.0}
+
+
 def test_random_experts_need_no_text(tmp_path):
     model, out = write_tiny_checkpoint(tmp_path), tmp_path / "out.pt"
     words = ["prune", str(model), "--keep", "2", "--output", str(out), "--criterion", "random"]
