@@ -147,6 +147,7 @@ def test_a_share_of_the_hidden_units_is_drawn_anew(tmp_path):
     assert not torch.equal(is_fresh[0], is_fresh[1])
 
 
+@pytest.mark.filterwarnings("ignore")
 @torch.no_grad()
 @pytest.mark.parametrize("kind", ["huggingface", "fairseq"])
 @pytest.mark.parametrize("options", [[], ["--shared", "add", "--top-k", "1"]], ids=["top-2", "add"])
