@@ -50,9 +50,9 @@ def run_command(main: Callable[[], None], is_first_rank: bool = True) -> int:
         is_first_rank: else a user's mistake is left for rank 0 to tell, which makes it, too.
 
     Returns:
-        0; 1 for failures of the machine (full disk, unreadable file); 2 for a user's mistake;
-        130 after Ctrl-C; 141 if the reader of the output has left; 143 after SIGTERM. Errors of
-        the program itself pass through with their traceback.
+        0; 1 for failures of the machine (full disk or memory, unreadable file); 2 for a user's
+        mistake; 130 after Ctrl-C; 141 if the reader of the output has left; 143 after SIGTERM.
+        Errors of the program itself pass through with their traceback.
     """
     try:
         with terminated_by_exception():
@@ -75,7 +75,9 @@ def run_command(main: Callable[[], None], is_first_rank: bool = True) -> int:
     except BrokenPipeError:  # the reader of our output has left: nothing more to say
         _drop_output()
         return EXIT_BROKEN_PIPE
-    except OSError as error:
+    except (OSError, MemoryError, RuntimeError) as error:
+        if not isinstance(error, OSError) and not _is_out_of_memory(error):
+            raise
         print(f"error: {describe_failure(error)}", file=sys.stderr)
         _drop_output()
         return EXIT_FAILURE
@@ -104,8 +106,16 @@ def check_streams() -> None:
         )
 
 
-def describe_failure(error: OSError) -> str:
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether Python or PyTorch, which has an error of its own for a GPU only, lacked memory."""
+    told = ("can't allocate memory", "out of memory")
+    return isinstance(error, MemoryError) or any(words in str(error) for words in told)
+
+
+def describe_failure(error: Exception) -> str:
     """A failure of the machine in one sentence, with the file if it is known."""
+    if not isinstance(error, OSError):
+        return "not enough memory. Take a smaller model, or a machine with more memory."
     where = f" ({error.filename})" if error.filename else ""
     return f"{error.strerror or error}{where}."
 

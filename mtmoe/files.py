@@ -6,9 +6,9 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import secrets
 import sys
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -46,11 +46,16 @@ def check_input(name: str, path: str | Path, error: type[MtmoeError] = DataError
         raise error(f"{name} must be a file, but is not there: {path}. Check the path.")
 
 
-def check_output(option: str, path: str | Path | None) -> None:
-    """Refuse, before any work is done, a file that could not be written at the end.
+def check_output(
+    option: str, path: str | Path | None, inputs: Iterable[str | Path | None] = ()
+) -> None:
+    """Refuse, before any work is done, a file that could not or must not be written at the end.
+
+    Args:
+        inputs: files and folders that are read.
 
     Raises:
-        ConfigError: the path is empty, a folder, or in a folder that is not there.
+        ConfigError: the path is empty, a folder, in a folder that is not there, or an input.
     """
     if path is None:
         return
@@ -62,6 +67,31 @@ def check_output(option: str, path: str | Path | None) -> None:
         raise ConfigError(
             f"{option} must lie in a folder that is there, but is {path}. Make the folder first."
         )
+    if any(_would_replace(path, source) for source in inputs):
+        raise ConfigError(
+            f"{option} must be another file than what is read, but is {path}. Give another name."
+        )
+
+
+def check_checkpoint_output(
+    option: str, path: str | Path, inputs: Iterable[str | Path | None]
+) -> None:
+    """As `check_output`, for a file that is written in any order and read again.
+
+    Raises:
+        ConfigError: the path is also that of a device or a pipe.
+    """
+    check_output(option, path, inputs)
+    if not is_replaceable(path):
+        raise ConfigError(
+            f"{option} must be a file, but is a device or a pipe: {path}. Give a file name."
+        )
+
+
+def _would_replace(path: str | Path, source: str | Path | None) -> bool:
+    """Whether the file at `path` is `source`, or in it; devices and pipes are never replaced."""
+    is_there = os.path.isfile(path) and source is not None and str(source) != ""
+    return is_there and Path(os.path.realpath(path)).is_relative_to(os.path.realpath(str(source)))
 
 
 def check_folder(option: str, path: str | Path) -> None:
@@ -97,18 +127,22 @@ def open_atomic(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
             yield file
         return
     path = Path(os.path.realpath(path))
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    name = part_of(path)  # known before it is there: a signal in between leaves nothing
     try:
-        with open(handle, mode, **encoding) as file:  # type: ignore[call-overload]
+        with open(name, mode.replace("w", "x"), **encoding) as file:  # type: ignore[call-overload]
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o666 & ~_umask())  # mkstemp makes files that only their owner reads
         os.replace(name, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
         raise
+
+
+def part_of(path: Path) -> Path:
+    """A new name beside `path`, for what becomes `path` when it is complete."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
 
 
 def is_replaceable(path: str | Path) -> bool:
@@ -135,12 +169,6 @@ def _stream_to(path: str | Path) -> int | None:
             if os.path.samestat(os.stat(path), os.fstat(descriptor)):
                 return descriptor
     return None
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
 
 
 def sha256(path: str | Path) -> str:

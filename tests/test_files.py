@@ -31,6 +31,17 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     assert path.read_text() == "old"
 
 
+def test_a_signal_while_the_file_is_made_leaves_nothing(tmp_path, monkeypatch):
+    def make_and_stop(*args, **options):
+        open(*args, **options).close()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mtmoe.files.open", make_and_stop, raising=False)
+    with pytest.raises(KeyboardInterrupt), open_atomic(tmp_path / "a"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_link_stays_and_its_file_is_replaced(tmp_path):
     (tmp_path / "there").mkdir()
     target, link = tmp_path / "there" / "a.txt", tmp_path / "link"
@@ -153,6 +164,8 @@ def test_bytes_that_are_not_utf8_are_named_by_line(tmp_path):
         (DataError("X must be Y, but is Z."), 2, "error: X must be Y, but is Z.\n"),
         (OSError(errno.ENOSPC, "No space left on device", "f"), 1, "No space left on device (f)"),
         (KeyboardInterrupt(), 130, "interrupted."),
+        (MemoryError(), 1, "error: not enough memory."),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you"), 1, "not enough memory."),
     ],
 )
 def test_exit_codes(capsys, error, code, message):

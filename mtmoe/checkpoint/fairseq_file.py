@@ -17,9 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mtmoe.checkpoint.stated_values import check_sizes, describe_misfit
 from mtmoe.config import DecoderStart, EncoderTags, TransformerConfig, build_config
 from mtmoe.data.vocabulary import PAD, Vocabulary
-from mtmoe.errors import CheckpointError
+from mtmoe.errors import CheckpointError, ConfigError
 from mtmoe.files import check_input, open_atomic
 from mtmoe.modules.transformer import Transformer
 
@@ -27,6 +28,8 @@ MODEL_NAME = "moe_transformer"
 BOOKKEEPING = "fairseq.pt"  # the `.pt` inside a folder of shards
 SHARDS = "shards"  # key of the folder's name in a sharded checkpoint, and where such folders lie
 ZIP_START = b"PK\x03\x04"  # of what torch.save writes
+COUNTS = ("encoder_layers", "decoder_layers")
+WIDTHS = ("embed_dim", "ffn_dim", "shared_ffn_dim", "attention_heads", "num_experts")
 WEIGHT_PREFIX = "transformer."  # the fairseq model class holds the network under this name
 
 
@@ -87,21 +90,25 @@ def load_checkpoint(path: str | Path, is_mapped: bool = False) -> Checkpoint:
         config = state["cfg"]
         model, task = as_dict(config["model"]), as_dict(config["task"])
         name = model.get("_name") or model.get("arch") or ""
-        task_state = state["task_state"]
+        task_state, weights = state["task_state"], strip_prefix(state["model"])
+        shapes = [tuple(w.shape) for w in weights.values() if isinstance(w, Tensor)]
+        check_sizes(model, COUNTS, WIDTHS, shapes, path)
         checkpoint = Checkpoint(
             state=state,
             config=build_config(TransformerConfig, model),
-            weights=strip_prefix(state["model"]),
+            weights=weights,
             vocabulary=unpack_vocabulary(task_state),
             encoder_tags=EncoderTags(str(task["encoder_tags"])),
             directions=tuple(task_state["directions"]),
             decoder_start=DecoderStart(str(task.get("decoder_start", DecoderStart.tag))),
         )
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise CheckpointError(
-            f"checkpoint must be one that mtmoe trained, but {path} lacks {error}. "
+            f"checkpoint must be one that mtmoe trained, but {path} {describe_misfit(error)}. "
             "Give a checkpoint_*.pt of the task multitask_translation."
         ) from None
+    except ConfigError as error:
+        raise CheckpointError(f"{path} must describe a model of ours, but: {error}") from None
     if not str(name).startswith(MODEL_NAME):
         raise CheckpointError(
             f"checkpoint must hold a {MODEL_NAME}, but {path} holds {name!r}. Give another file."
@@ -226,13 +233,18 @@ def _check_weights(checkpoint: Checkpoint, path: str | Path) -> None:
     """Compare kinds, names and shapes with those that the config asks for.
 
     Raises:
-        CheckpointError: names the first weight that is no dense tensor, or is missing, unknown
-            or of another shape.
+        CheckpointError: names the first weight that is no dense tensor of floating-point numbers,
+            or is missing, unknown or of another shape.
     """
     for name, tensor in checkpoint.weights.items():
         if not isinstance(tensor, Tensor) or tensor.layout != torch.strided or tensor.is_meta:
             raise CheckpointError(
                 f"weight {name} of {path} must be a dense tensor with its numbers, but is none. "
+                "Give another file."
+            )
+        if not tensor.is_floating_point():
+            raise CheckpointError(
+                f"weight {name} of {path} must be of a floating-point type, but is {tensor.dtype}. "
                 "Give another file."
             )
     wanted = checkpoint.weight_shapes()

@@ -115,6 +115,12 @@ def stored_tensors(path: str | Path, section: str | None = None) -> dict[str, St
             "Give a checkpoint of fairseq."
         )
     tensors = {name: tensor for name, tensor in found.items() if isinstance(tensor, Tensor)}
+    for name, tensor in tensors.items():
+        if not isinstance(name, str) or tensor.layout != torch.strided or tensor.is_meta:
+            raise CheckpointError(
+                f"weight {name} of {path} must be a dense tensor with its numbers, but is none. "
+                "Give another file."
+            )
     del state, found
     if not zipfile.is_zipfile(path):  # PyTorch's old format has no places
         return {name: _in_memory(tensor, Path(path)) for name, tensor in tensors.items()}

@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from mtmoe.errors import ConfigError
-from mtmoe.files import check_output
+from mtmoe.files import check_checkpoint_output
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> None:
         ConfigError, CheckpointError: a wrong option, or checkpoints that do not fit each other.
     """
     number = read_dense(args.dense, len(args.checkpoints))
-    check_output("--output", args.output)
+    check_checkpoint_output("--output", args.output, args.checkpoints)
     from mtmoe.checkpoint.fairseq_file import load_checkpoint, write_checkpoint
     from mtmoe.surgery.aggregate import aggregate, check_parents
     from mtmoe.surgery.scratch import Scratch

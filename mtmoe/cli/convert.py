@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtmoe.errors import ConfigError
-from mtmoe.files import check_input, check_output
+from mtmoe.files import check_checkpoint_output, check_input, read_lines
 
 if TYPE_CHECKING:
     from mtmoe.interop.foreign_model import ForeignModel
 
 OURS, HUGGINGFACE, CTRANSLATE2 = "mtmoe", "huggingface", "ctranslate2"
 GATHERED, SHARDED = "gathered", "sharded"
+LICENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9 .+()/_-]*")  # also in YAML
+OF_FAIRSEQ, OF_CARD = ("dict", "spm", "languages"), ("licence", "manifest", "scores")
+USUAL_SHARD_GB = 5.0
 BILLION = 1_000_000_000
 
 
@@ -33,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--output", required=True, metavar="OUT", help="file or folder to write")
     parser.add_argument(
-        "--shard-gb", type=float, default=5.0, metavar="GB",
+        "--shard-gb", type=float, default=USUAL_SHARD_GB, metavar="GB",
         help="split weights into files of at most so many GB (default %(default)s)",
     )  # fmt: skip
     text = parser.add_argument_group("fairseq", "what a checkpoint of fairseq does not hold")
@@ -55,8 +59,10 @@ def run(args: argparse.Namespace) -> None:
     """
     if not 0 < args.shard_gb < float("inf"):
         raise ConfigError(f"--shard-gb must be a number above 0, but is {args.shard_gb}.")
+    _check_used(args)
+    if args.to in (OURS, GATHERED):
+        check_checkpoint_output("--output", args.output, _inputs(args))
     if args.to == OURS:
-        check_output("--output", args.output)
         from mtmoe.interop.foreign_model import import_model
 
         model = _read_foreign(args)
@@ -67,6 +73,26 @@ def run(args: argparse.Namespace) -> None:
     else:
         _export(args)
     sys.stdout.write(f"{args.output}\n")
+
+
+def _check_used(args: argparse.Namespace) -> None:
+    """Refuse options that the wanted output has no use for."""
+    is_fairseq = args.to == OURS and not Path(args.source).is_dir()
+    rules = [(OF_FAIRSEQ, is_fairseq, "a checkpoint of fairseq is read")]
+    rules += [(OF_CARD, args.to in (HUGGINGFACE, CTRANSLATE2), "a model card is written")]
+    for names, is_used, case in rules:
+        for name in names:
+            if getattr(args, name) is not None and not is_used:
+                raise ConfigError(f"--{name} must be given where {case}, but is not here.")
+    if args.shard_gb != USUAL_SHARD_GB and args.to != HUGGINGFACE:
+        raise ConfigError(f"--shard-gb must be given with --to huggingface, but it is {args.to}.")
+
+
+def _inputs(args: argparse.Namespace) -> list[str | Path | None]:
+    """All files that are read, those of other ranks beside fairseq's -shared file included."""
+    from mtmoe.interop.fairseq_models import rank_files
+
+    return [args.source, args.dict, args.spm, *rank_files(Path(args.source)).values()]
 
 
 def _tell_flags(model: ForeignModel) -> None:
@@ -87,7 +113,6 @@ def _change_format(args: argparse.Namespace) -> None:
     from mtmoe.interop.output_folder import check_new_folder
 
     if args.to == GATHERED:
-        check_output("--output", args.output)
         gather_checkpoint(args.source, args.output)
     else:
         check_new_folder("--output", args.output)
@@ -108,17 +133,37 @@ def _read_foreign(args: argparse.Namespace) -> ForeignModel:
                 f"--{option} must be given for a checkpoint of fairseq, but is not. "
                 "A checkpoint of ours is handed on with --to."
             )
-    languages = [name.strip() for name in args.languages.split(",") if name.strip()]
+    languages = [name.strip() for name in args.languages.split(",")]
+    if len(set(languages)) < len(languages) or not all(re.fullmatch(r"\w+", n) for n in languages):
+        raise ConfigError(
+            f"--languages must be different words, as eng_Latn,deu_Latn, but is {args.languages!r}."
+        )
     return read_fairseq(Path(args.source), TextFiles(Path(args.dict), Path(args.spm), languages))
+
+
+def _check_card(args: argparse.Namespace) -> None:
+    """Refuse what cannot stand in a model card or beside it."""
+    from mtmoe.interop.huggingface_tokenizer import read_json
+
+    if args.licence is not None and not LICENCE.fullmatch(args.licence):
+        raise ConfigError(
+            "--licence must be a name of letters, digits, blanks and .-+()/, but is "
+            f"{args.licence!r:.80}. Give for example cc-by-4.0."
+        )
+    for option in ("manifest", "scores"):
+        if getattr(args, option) is not None:
+            check_input(f"--{option}", getattr(args, option))
+    if args.manifest:
+        read_json(Path(args.manifest))
+    if args.scores:
+        read_lines(args.scores)
 
 
 def _export(args: argparse.Namespace) -> None:
     from mtmoe.interop.output_folder import check_new_folder, folder_atomic
 
     check_new_folder("--output", args.output)
-    for option in ("manifest", "scores"):
-        if getattr(args, option) is not None:
-            check_input(f"--{option}", getattr(args, option))
+    _check_card(args)
     from mtmoe.checkpoint.fairseq_file import load_checkpoint
     from mtmoe.interop import ctranslate2_out, huggingface_out
     from mtmoe.interop.card import CardFacts, write_card

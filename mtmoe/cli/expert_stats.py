@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from mtmoe.cli.measured_text import add_text_arguments, check_text_arguments, measure
+from mtmoe.cli.measured_text import add_text_arguments, check_text_arguments, measure, text_files
 from mtmoe.errors import CheckpointError, ConfigError
 from mtmoe.files import check_input, check_output
 
@@ -28,9 +28,11 @@ def run(args: argparse.Namespace) -> None:
         ConfigError, DataError, CheckpointError: a wrong option, text, file or checkpoint.
     """
     check_text_arguments(args)
-    check_output("--output", args.output)
+    check_output("--output", args.output, [args.checkpoint, *text_files(args)])  # --add may be it
     if not args.text and not args.add:
         raise ConfigError("--text must name files, but is not given. Give files, or --add STATS.")
+    if args.languages and not args.text:
+        raise ConfigError("--languages must be given with --text, but is given without it.")
     for path in args.add:
         check_input("--add", path)
     from mtmoe.checkpoint.fairseq_file import load_checkpoint

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Sequence
+from glob import escape, glob
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from mtmoe.inference.engine import Translator
     from mtmoe.report.expert_statistics import ExpertStatistics
     from mtmoe.report.parallel_text import ParallelText
+
+OF_SEARCH = ("source_lang", "beam")
+OF_TEXT = {"source_lang": None, "limit": 500, "decoding": "search", "beam": 1}  # and their defaults
 
 
 def add_text_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,20 +35,22 @@ def add_text_arguments(parser: argparse.ArgumentParser) -> None:
         help="only directions between these; default: all of the checkpoint",
     )  # fmt: skip
     parser.add_argument(
-        "--limit", type=int, default=500, metavar="N", help="the first N lines of each file"
-    )
+        "--limit", type=int, default=OF_TEXT["limit"], metavar="N",
+        help="the first N lines of each file",
+    )  # fmt: skip
     parser.add_argument(
-        "--decoding", choices=("search", "reference"), default="search",
+        "--decoding", choices=("search", "reference"), default=OF_TEXT["decoding"],
         help="what the decoder reads: its own translation (search, the default), or that of "
         "parallel files valid.en-de.en and valid.en-de.de (reference: teacher forcing)",
     )  # fmt: skip
     parser.add_argument(
-        "--beam", type=int, default=1, metavar="N", help="of --decoding search (default 1: greedy)"
-    )
+        "--beam", type=int, default=OF_TEXT["beam"], metavar="N",
+        help="of --decoding search (default 1: greedy)",
+    )  # fmt: skip
 
 
 def check_text_arguments(args: argparse.Namespace) -> None:
-    """Refuse wrong values before the model is loaded.
+    """Refuse wrong values, and options without effect, before the model is loaded.
 
     Raises:
         ConfigError: says what must be given.
@@ -53,6 +59,22 @@ def check_text_arguments(args: argparse.Namespace) -> None:
         value = getattr(args, option)
         if value < 1:
             raise ConfigError(f"--{option} must be at least 1, but is {value}. Give 1 or more.")
+    for name, usual in OF_TEXT.items():
+        needed = None if args.text else "--text"
+        if args.decoding == "reference" and name in OF_SEARCH:
+            needed = "--decoding search"
+        if needed and getattr(args, name) != usual:
+            raise ConfigError(
+                f"--{name.replace('_', '-')} must be given with {needed}, but is given without it. "
+                "Leave it out."
+            )
+
+
+def text_files(args: argparse.Namespace) -> list[str]:
+    """The files that are read: those of `--text`, and with references what stands beside them."""
+    names = list(args.text or ())
+    beside = names if args.decoding == "reference" else ()
+    return names + [f for n in beside for f in glob(f"{escape(n.rpartition('.')[0])}.*")]
 
 
 def measure(checkpoint: Checkpoint, args: argparse.Namespace) -> ExpertStatistics:
@@ -61,10 +83,12 @@ def measure(checkpoint: Checkpoint, args: argparse.Namespace) -> ExpertStatistic
     Raises:
         ConfigError: a wrong option.
         DataError: the text cannot be read, or is in none of the directions.
+        CheckpointError: the model computes no finite numbers.
     """
     from mtmoe.inference.engine import Translator
     from mtmoe.report.expert_statistics import ExpertStatistics, fingerprint
     from mtmoe.report.usage import measure_text
+    from mtmoe.surgery.state import check_finite
 
     known = checkpoint.vocabulary.languages
     wanted = choose_directions(checkpoint, choose_languages(args.languages, known))
@@ -76,11 +100,20 @@ def measure(checkpoint: Checkpoint, args: argparse.Namespace) -> ExpertStatistic
         by_language = group_by_language(lines, args.source_lang, known)
         translator = Translator(checkpoint)
         model, texts = translator.model, translate(translator, by_language, wanted, args.beam)
-    uses = {text.direction: measure_text(checkpoint, model, text) for text in texts}
-    if not uses:
+    found = {text.direction: measure_text(checkpoint, model, text) for text in texts}
+    if not found:
         raise DataError(
             f"--text must be in a language that the checkpoint translates in one of the directions "
-            f"{', '.join(wanted) or '(none)'}, but is {', '.join(args.text)}. Give other text."
+            f"{', '.join(wanted)}, but is {', '.join(args.text)}. Give other text."
+        )
+    for use in found.values():
+        for layer, numbers in zip(use.layers, use.probability, strict=True):
+            check_finite(numbers, f"{layer}.feed_forward.ffn.router.weight, or one before it,")
+    uses = {direction: use for direction, use in found.items() if use.is_measured()}
+    if not uses:
+        raise DataError(
+            f"--text must hold sentences of at most {checkpoint.config.max_positions} tokens, but "
+            f"all are longer in {', '.join(found)}. Split them."
         )
     return ExpertStatistics(fingerprint(checkpoint), uses)
 
@@ -107,8 +140,18 @@ def choose_languages(names: str | None, known: Sequence[str]) -> list[str]:
 
 
 def choose_directions(checkpoint: Checkpoint, languages: Sequence[str]) -> list[str]:
-    """The directions between `languages` that the checkpoint was trained on."""
-    return [d for d in checkpoint.directions if set(d.split("-")) <= set(languages)]
+    """The directions between `languages` that the checkpoint was trained on.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    found = [d for d in checkpoint.directions if set(d.split("-")) <= set(languages)]
+    if not found:
+        raise ConfigError(
+            "--languages must leave a direction that the checkpoint was trained on "
+            f"({', '.join(checkpoint.directions)}), but leave none. Name others."
+        )
+    return found
 
 
 def read_references(args: argparse.Namespace, directions: Sequence[str]) -> list[ParallelText]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,9 +16,11 @@ from mtmoe.cli.measured_text import (
     choose_directions,
     choose_languages,
     measure,
+    text_files,
 )
+from mtmoe.cli.seed import read_seed
 from mtmoe.errors import ConfigError
-from mtmoe.files import check_input, check_output, open_atomic
+from mtmoe.files import check_checkpoint_output, check_input, check_output, open_atomic
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from mtmoe.checkpoint.fairseq_file import Checkpoint
     from mtmoe.modules.usage import ExpertUse
 
+USUAL_SEED = 1
 CRITERIA = ("importance", "use", "norm", "random")
 
 
@@ -50,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="importance (the default): share of first choices * exp(mean confidence); use: share "
         "of choices; norm: share of choices * norm of the weights; random",
     )  # fmt: skip
-    parser.add_argument("--seed", type=int, default=1, help="of --criterion random")
+    parser.add_argument("--seed", type=read_seed, default=USUAL_SEED, help="of --criterion random")
     parser.add_argument(
         "--stats", nargs="+", metavar="STATS", help="of `mtmoe expert-stats`, in place of --text"
     )
@@ -80,9 +84,9 @@ def read_sides(text: str) -> tuple[int, int]:
         ConfigError: it is neither.
     """
     parts = text.split(",")
-    if len(parts) > 2 or not all(part.strip().lstrip("-").isdecimal() for part in parts):
+    if len(parts) > 2 or not all(re.fullmatch(r"\s*-?[0-9]{1,9}\s*", part) for part in parts):
         raise ConfigError(
-            f"experts to keep must be N or N,M, but are {text!r}. Write for example 4."
+            f"experts to keep must be N or N,M, but are {text!r:.80}. Write for example 4."
         )
     return int(parts[0]), int(parts[-1])
 
@@ -131,6 +135,10 @@ def check_arguments(args: argparse.Namespace) -> None:
     for option in ("languages", "directions"):
         if getattr(args, option) and not (args.stats or args.text):
             raise ConfigError(f"--{option} must be given with --stats or --text, but neither is.")
+    if args.seed != USUAL_SEED and args.criterion != "random":
+        raise ConfigError(
+            f"--seed must be given with --criterion random, but it is {args.criterion}."
+        )
     if args.keep and args.floor != 1:
         raise ConfigError("--floor must be given with --total, but --keep is. Leave one out.")
     if args.languages and args.directions:
@@ -142,13 +150,14 @@ def check_arguments(args: argparse.Namespace) -> None:
 
 
 def check_outputs(args: argparse.Namespace) -> None:
-    """Refuse files that could not be written, or of which one would replace the other.
+    """Refuse files that could not be written, or that would replace one that is read or written.
 
     Raises:
         ConfigError: says what must be given.
     """
-    for option in ("output", "report"):
-        check_output(f"--{option}", getattr(args, option))
+    inputs = [args.checkpoint, *(args.stats or ()), *text_files(args)]
+    check_checkpoint_output("--output", args.output, inputs)
+    check_output("--report", args.report, inputs)
     if args.report and os.path.realpath(args.report) == os.path.realpath(args.output):
         raise ConfigError(
             f"--report must be another file than --output, but both are {args.output}. Rename one."

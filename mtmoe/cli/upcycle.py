@@ -6,8 +6,9 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
+from mtmoe.cli.seed import read_seed
 from mtmoe.errors import CheckpointError, ConfigError
-from mtmoe.files import check_output
+from mtmoe.files import check_checkpoint_output
 
 if TYPE_CHECKING:
     from mtmoe.config import TransformerConfig
@@ -47,7 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--fresh-share", type=float, default=0.0, metavar="X",
         help="draw this share of each expert's hidden units anew (default 0)",
     )  # fmt: skip
-    parser.add_argument("--seed", type=int, default=1, help="of routers, noise and fresh units")
+    parser.add_argument(
+        "--seed", type=read_seed, default=1, help="of routers, noise and fresh units"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -57,7 +60,7 @@ def run(args: argparse.Namespace) -> None:
         ConfigError, CheckpointError: a wrong option, a routing that does not begin as the dense
             model, or a checkpoint that is not dense.
     """
-    check_output("--output", args.output)
+    check_checkpoint_output("--output", args.output, [args.checkpoint])
     from mtmoe.checkpoint.fairseq_file import load_checkpoint, write_checkpoint
     from mtmoe.config import check_router_languages
     from mtmoe.surgery.scratch import Scratch
@@ -114,5 +117,7 @@ def read_settings(words: list[str], known: dict[str, Any]) -> dict[str, str]:
             raise ConfigError(
                 f"--set must be NAME=VALUE with one of {', '.join(free)}, but is {word!r}."
             )
+        if name in found:
+            raise ConfigError(f"--set must give each name once, but {name} twice. Leave one out.")
         found[name] = value
     return found

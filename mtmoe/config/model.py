@@ -22,6 +22,9 @@ from mtmoe.config.choices import (
 from mtmoe.config.settings import require, setting
 from mtmoe.errors import ConfigError
 
+MOST_EXPERTS = 100_000  # of a layer
+MOST_POSITIONS = 1_000_000  # their table is computed, so that no weights bound it
+
 
 @dataclass(frozen=True)
 class RouterConfig:
@@ -81,7 +84,8 @@ class RouterConfig:
     )
 
     def __post_init__(self) -> None:
-        require(self, "num_experts", self.num_experts >= 1, "at least 1")
+        is_met = 1 <= self.num_experts <= MOST_EXPERTS
+        require(self, "num_experts", is_met, f"between 1 and {MOST_EXPERTS}")
         require(
             self,
             "top_k",
@@ -191,8 +195,10 @@ class TransformerConfig:
         )
         require(self, "moe_every", self.moe_every >= 0, "0 (dense) or above")
         require(self, "shared_ffn_dim", self.shared_ffn_dim >= 0, "0 (none) or above")
-        require(self, "max_positions", self.max_positions >= 4, "at least 4")
-        require(self, "first_position", self.first_position >= 0, "0 or above")
+        is_met = 4 <= self.max_positions <= MOST_POSITIONS
+        require(self, "max_positions", is_met, f"between 4 and {MOST_POSITIONS}")
+        is_met = 0 <= self.first_position <= MOST_POSITIONS
+        require(self, "first_position", is_met, f"between 0 and {MOST_POSITIONS}")
         for name in ("gate_budget", "gate_dropout"):
             require(self, name, 0 <= getattr(self, name) <= 1, "between 0 and 1")
         require(self, "gate_loss_weight", self.gate_loss_weight >= 0, "0 or above")

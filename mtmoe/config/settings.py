@@ -83,7 +83,7 @@ def _convert(item: dataclasses.Field[Any], value: Any) -> Any:
         if issubclass(kind, Enum):
             return kind(str(getattr(value, "value", value)))
         return kind(value) if kind in (int, float) else value
-    except ValueError:
+    except (ValueError, TypeError, OverflowError):
         allowed = (
             ", ".join(map(str, kind)) if issubclass(kind, Enum) else f"of type {kind.__name__}"
         )

@@ -6,22 +6,28 @@ rank's experts under local numbers.
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
+from glob import escape
 from pathlib import Path
 from typing import Any
 
 from mtmoe.checkpoint.fairseq_file import as_dict, check_readable
+from mtmoe.checkpoint.stated_values import check_number, check_sizes, describe_misfit
 from mtmoe.checkpoint.tensor_stream import WEIGHTS, StoredTensor, stored_tensors
 from mtmoe.config import ChoiceWeight, TransformerConfig, build_config
 from mtmoe.data.vocabulary import Vocabulary, language_tag, read_symbols
-from mtmoe.errors import CheckpointError, ConfigError
+from mtmoe.errors import CheckpointError, ConfigError, DataError
 from mtmoe.files import check_input, read_lines
 from mtmoe.interop.foreign_model import ForeignModel
+from mtmoe.interop.huggingface_tokenizer import pieces_of
 from mtmoe.interop.names import FAIRSEQ
 
 SHARED = "-shared.pt"
+COUNTS = ("encoder_layers", "decoder_layers", "moe_freq")
+WIDTHS = ("encoder_embed_dim", "encoder_ffn_embed_dim", "encoder_attention_heads")
 EXPERT = re.compile(r"(.*\.moe_layer\.experts\.)(\d+)(\..*)")
 FIRST_POSITION = 2  # fairseq numbers positions from its padding's id + 1
 NEEDED = {  # what the network has and fairseq's model may not
@@ -48,7 +54,7 @@ def read_fairseq(path: Path, files: TextFiles) -> ForeignModel:
         DataError: the dictionary is not text.
     """
     weights = stored_tensors(path, WEIGHTS)
-    ranks = _rank_files(path) if path.name.endswith(SHARED) else []
+    ranks = _whole_ranks(path) if path.name.endswith(SHARED) else []
     for rank, file in enumerate(ranks):
         weights |= _experts_of(stored_tensors(file, WEIGHTS), rank)
     values = _settings(check_readable(path), path)
@@ -60,25 +66,28 @@ def read_fairseq(path: Path, files: TextFiles) -> ForeignModel:
     )  # fmt: skip
 
 
-def _rank_files(path: Path) -> list[Path]:
+def rank_files(path: Path) -> dict[int, Path]:
+    """By rank, the files of experts that stand beside a -shared file; none beside another one."""
+    name = path.name.removesuffix(SHARED)
+    beside = path.parent.glob(f"{escape(name)}-rank-*.pt") if name != path.name else ()
+    numbered = {file.stem.rpartition("-")[2]: file for file in beside}
+    return {int(number): file for number, file in numbered.items() if number.isdecimal()}
+
+
+def _whole_ranks(path: Path) -> list[Path]:
     """The files of experts beside a -shared file, in the order of ranks.
 
     Raises:
         CheckpointError: there is none, or a rank between others lacks its file.
     """
-    name = path.name.removesuffix(SHARED)
-    numbers = sorted(
-        int(file.stem.rpartition("-")[2])
-        for file in path.parent.glob(f"{name}-rank-*.pt")
-        if file.stem.rpartition("-")[2].isdigit()
-    )
+    name, numbers = path.name.removesuffix(SHARED), rank_files(path)
     missing = next(n for n in range(len(numbers) + 1) if n not in numbers)
     if not numbers or missing < len(numbers):
         raise CheckpointError(
             f"{path} must have the files of all ranks beside it, but {name}-rank-{missing}.pt is "
             "not there. Fetch it."
         )
-    return [path.parent / f"{name}-rank-{n}.pt" for n in numbers]
+    return [numbers[n] for n in sorted(numbers)]
 
 
 def _experts_of(weights: Mapping[str, StoredTensor], rank: int) -> dict[str, StoredTensor]:
@@ -94,8 +103,9 @@ def _experts_of(weights: Mapping[str, StoredTensor], rank: int) -> dict[str, Sto
 
 def _settings(state: Mapping[str, Any], path: Path) -> dict[str, Any]:
     config = state.get("cfg")
-    found = config["model"] if config and "model" in config else state.get("args")
-    if found is None:
+    found = config.get("model") if isinstance(config, Mapping) else None
+    found = found or state.get("args")
+    if not isinstance(found, Mapping | argparse.Namespace):
         raise CheckpointError(f"{path} must hold cfg or args of fairseq, but holds neither.")
     return as_dict(found)
 
@@ -113,11 +123,17 @@ def _config(
     for name in ("ffn_embed_dim", "attention_heads", "embed_dim"):
         if values.get(f"encoder_{name}") != values.get(f"decoder_{name}"):
             raise CheckpointError(f"decoder_{name} of {path} must equal encoder_{name}.")
+    stated = {name: value for name, value in values.items() if value is not None}
+    for name in ("dropout", "max_source_positions", "moe_eom"):
+        check_number(stated, name, path)
+    check_sizes(values, COUNTS, WIDTHS, [tensor.shape for tensor in weights.values()], path)
     experts = {int(match[2]) for match in map(EXPERT.fullmatch, weights) if match}
     try:
         config = build_config(TransformerConfig, _flat(values, len(experts)))
     except (KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} must hold all sizes, but lacks {error}.") from None
+        raise CheckpointError(
+            f"{path} must hold all sizes, but {describe_misfit(error)}. Give another file."
+        ) from None
     except ConfigError as error:
         raise CheckpointError(f"{path} must describe a model of ours, but: {error}") from None
     is_scaled = not values.get("no_scale_embedding", False)
@@ -150,14 +166,20 @@ def _vocabulary(
     """Dictionary, then languages; what the embedding has beyond (fairseq's made-up words) before.
 
     Raises:
-        CheckpointError: the embedding has fewer rows than symbols.
+        CheckpointError: the embedding has fewer rows than symbols; a damaged SentencePiece model.
+        DataError: the dictionary has a symbol twice.
     """
     check_input("--spm", files.sentencepiece)
     symbols = list(read_symbols("\n".join(read_lines(files.dictionary))))
+    if len(set(symbols)) < len(symbols):
+        raise DataError(
+            f"--dict must have each symbol once, and no special one, but {files.dictionary} has "
+            f"{len(symbols) - len(set(symbols))} twice. Give the dict.txt of the model."
+        )
     tags = [language_tag(code) for code in files.languages]
     base = [symbol for symbol in symbols if symbol not in tags]
     names = [*symbols, *(tag for tag in tags if tag not in symbols)]
-    rows = weights[FAIRSEQ.embedding].shape[0] if FAIRSEQ.embedding in weights else 0
+    rows = next(iter(weights[FAIRSEQ.embedding].shape), 0) if FAIRSEQ.embedding in weights else 0
     if rows < len(names) or len(base) + len(tags) != len(names):
         raise CheckpointError(
             f"the embedding of {path} must have a row for each of the {len(names)} symbols and "
@@ -167,4 +189,5 @@ def _vocabulary(
     order = (*others, *(names.index(tag) for tag in tags))
     names += [f"madeupword{n:04}" for n in range(rows - len(names))]
     model = files.sentencepiece.read_bytes()
+    pieces_of(model)
     return Vocabulary(tuple(names[n] for n in order), model), order

@@ -75,11 +75,16 @@ def _check(model: ForeignModel) -> dict[str, tuple[tuple[int, ...], torch.dtype]
     specs: dict[str, tuple[tuple[int, ...], torch.dtype]] = {}
     dialect, known = model.dialect, set()
     for part in weight_parts(model.config, dialect):
-        stored = _require(model.weights, part.theirs)
+        stored = require_weight(model.weights, part.theirs)
         _check_shape(part, stored, shapes[part.ours], len(model.order))
         name = WEIGHT_PREFIX + part.ours
         dtype = specs.setdefault(name, (shapes[part.ours], stored.dtype))[1]
-        if dtype is not stored.dtype or not dtype.is_floating_point:
+        if not stored.dtype.is_floating_point:
+            raise CheckpointError(
+                f"weight {part.theirs} of {stored.file} must be of a floating-point type, but is "
+                f"{stored.dtype}. Fetch the model again."
+            )
+        if dtype is not stored.dtype:
             raise CheckpointError(
                 f"weight {part.theirs} of {stored.file} must be of type {dtype}, as the other "
                 f"experts, but is {stored.dtype}. Convert the weights to one type."
@@ -94,7 +99,12 @@ def _check(model: ForeignModel) -> dict[str, tuple[tuple[int, ...], torch.dtype]
     return specs
 
 
-def _require(weights: dict[str, StoredTensor], name: str) -> StoredTensor:
+def require_weight(weights: dict[str, StoredTensor], name: str) -> StoredTensor:
+    """The weight of that name.
+
+    Raises:
+        CheckpointError: there is none.
+    """
     if name not in weights:
         files = sorted({stored.file.name for stored in weights.values()})
         shown = ", ".join(files[:3]) + (", ..." if len(files) > 3 else "")

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mtmoe.checkpoint.stated_values import check_number, describe_misfit
 from mtmoe.config import (
     Activation,
     ChoiceWeight,
@@ -26,6 +27,14 @@ CLASSES = {DENSE: "M2M100ForConditionalGeneration", MOE: "NllbMoeForConditionalG
 TOP_K = 2  # of NllbMoe
 SECOND_POLICY = {"all": SecondChoice.always, "random": SecondChoice.sampled}
 SAME_ON_BOTH_SIDES = ("ffn_dim", "attention_heads")
+COUNTS = (
+    "encoder_layers", "decoder_layers", "num_experts", "encoder_sparse_step", "decoder_sparse_step",
+)  # fmt: skip
+WIDTHS = ("vocab_size", "d_model", "encoder_ffn_dim", "encoder_attention_heads")
+NUMBERS = (
+    "dropout", "attention_dropout", "activation_dropout", "moe_token_dropout",
+    "router_aux_loss_coef", "router_z_loss_coef", "max_position_embeddings",
+)  # fmt: skip
 OWN = "mtmoe"  # the entry of a `config.json` that only we read
 
 
@@ -58,6 +67,8 @@ def read_settings(values: Mapping[str, Any], path: str) -> TheirSettings:
     """
     try:
         _check_kind(values, path)
+        for name in NUMBERS:
+            check_number(values, name, path)
         is_moe = values["model_type"] == MOE
         flat = _dense_values(values) | (_moe_values(values, path) if is_moe else {"moe_every": 0})
         scale = 1.0 if values.get("scale_embedding", True) else 1 / math.sqrt(values["d_model"])
@@ -72,7 +83,8 @@ def read_settings(values: Mapping[str, Any], path: str) -> TheirSettings:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
-            f"{path} must hold all sizes of the model, but lacks {error}. Fetch it again."
+            f"{path} must hold all sizes of the model, but {describe_misfit(error)}. Fetch it "
+            "again."
         ) from None
     except ConfigError as error:
         raise CheckpointError(f"{path} must describe a model of ours, but: {error}") from None
@@ -100,6 +112,7 @@ def _check_kind(values: Mapping[str, Any], path: str) -> None:
     _require(path, values, "model_type", (DENSE, MOE), None)
     _require(path, values, "activation_function", ("relu", "gelu"), "relu")
     _require(path, values, "tie_word_embeddings", (True,), True)
+    _require(path, values, "scale_embedding", (True, False), True)
     _require(path, values, "eos_token_id", (EOS,), EOS)
     _require(path, values, "pad_token_id", (PAD, -1), PAD)
     for name in SAME_ON_BOTH_SIDES:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mtmoe.checkpoint.stated_values import check_sizes
 from mtmoe.checkpoint.tensor_stream import StoredTensor, stored_tensors
 from mtmoe.errors import CheckpointError
-from mtmoe.interop.foreign_model import ForeignModel
-from mtmoe.interop.huggingface_config import MOE, read_settings
+from mtmoe.interop.foreign_model import ForeignModel, require_weight
+from mtmoe.interop.huggingface_config import COUNTS, MOE, WIDTHS, read_settings
 from mtmoe.interop.huggingface_tokenizer import read_json, read_tokenizer
 from mtmoe.interop.names import HUGGINGFACE_DENSE, HUGGINGFACE_MOE
 from mtmoe.interop.safetensors_file import read_header
@@ -22,12 +23,16 @@ def read_folder(folder: Path) -> ForeignModel:
     Raises:
         CheckpointError: a file is missing, damaged, or of a model that the network cannot be.
     """
-    settings = read_settings(read_json(folder / "config.json"), str(folder / "config.json"))
+    path = folder / "config.json"
+    values, weights = read_json(path), _read_weights(folder)
+    require_weight(weights, EMBEDDING)
+    check_sizes(values, COUNTS, WIDTHS, [tensor.shape for tensor in weights.values()], path)
+    settings = read_settings(values, str(path))
     theirs = read_tokenizer(folder, settings.vocab_size)
     return ForeignModel(
         config=settings.config,
         dialect=HUGGINGFACE_MOE if settings.model_type == MOE else HUGGINGFACE_DENSE,
-        weights=_read_weights(folder),
+        weights=weights,
         vocabulary=theirs.vocabulary,
         order=theirs.order,
         embedding_scale=settings.embedding_scale,

@@ -12,6 +12,7 @@ from typing import Any
 
 import sentencepiece
 
+from mtmoe.checkpoint.stated_values import describe_misfit
 from mtmoe.data.vocabulary import (
     BOS,
     PAD,
@@ -46,24 +47,36 @@ def read_tokenizer(folder: Path, vocab_size: int) -> TheirVocabulary:
     Raises:
         CheckpointError: a file is missing or damaged, or does not fit `vocab_size`.
     """
+    try:
+        return _read_tokenizer(folder, vocab_size)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise CheckpointError(
+            f"the tokenizer's JSON files of {folder} must be those of NLLB or M2M-100, but one "
+            f"{describe_misfit(error)}. Fetch them again."
+        ) from None
+
+
+def _read_tokenizer(folder: Path, vocab_size: int) -> TheirVocabulary:
     check_input("SentencePiece model", folder / SENTENCEPIECE, CheckpointError)
     model = (folder / SENTENCEPIECE).read_bytes()
     symbols = _base_symbols(folder, model)
     codes = _language_ids(folder, symbols)
-    if not codes or max([*codes.values(), len(symbols) - 1]) >= vocab_size:
+    ids = set(codes.values())
+    is_apart = len(ids) == len(codes) and min(ids, default=0) >= len(SPECIAL_SYMBOLS)
+    if not codes or not is_apart or max(*ids, len(symbols) - 1) >= vocab_size:
         raise CheckpointError(
             f"the tokenizer of {folder} must have languages and fit vocab_size ({vocab_size}), but "
-            f"has {len(symbols)} pieces and {len(codes)} languages. Fetch its files again."
+            f"has {len(symbols)} pieces and {len(codes)} languages of {len(ids)} ids. Fetch its "
+            "files again."
         )
     by_id = symbols + [f"madeupword{n:04}" for n in range(vocab_size - len(symbols))]
     mask = _added_ids(folder, _optional(folder / "tokenizer_config.json")).get(MASK)
     if mask is not None and len(symbols) <= mask < vocab_size:
         by_id[mask] = MASK
-    taken = set(codes.values())
     for code, number in codes.items():
         by_id[number] = language_tag(code.strip("_"))
-    others = [n for n in range(vocab_size) if n not in taken]
-    order = (*others, *sorted(taken))
+    others = [n for n in range(vocab_size) if n not in ids]
+    order = (*others, *sorted(ids))
     return TheirVocabulary(Vocabulary(tuple(by_id[n] for n in order), model), order)
 
 
@@ -76,7 +89,7 @@ def read_json(path: Path) -> dict[str, Any]:
     check_input(path.name, path, CheckpointError)
     try:
         found = json.loads(path.read_text("utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
         raise CheckpointError(f"{path} must hold a JSON object, but does not. Fetch it again.")

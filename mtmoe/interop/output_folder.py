@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from mtmoe.errors import ConfigError
+from mtmoe.files import part_of
 
 
 def check_new_folder(option: str, path: str | Path) -> None:
@@ -39,12 +39,10 @@ def folder_atomic(path: str | Path) -> Iterator[Path]:
         OSError: the disk is full or the parent is not writable; `path` is then as before.
     """
     target = Path(os.path.realpath(path))
-    work = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part"))
+    work = part_of(target)
     try:
+        work.mkdir()
         yield work
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(work, 0o777 & ~umask)  # mkdtemp makes folders that only their owner reads
         os.replace(work, target)
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)

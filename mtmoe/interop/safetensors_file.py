@@ -39,7 +39,7 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
     try:
         header = json.loads(text)
         entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         raise _damaged(path, "its header is no JSON object") from None
     start = LENGTH_BYTES + length
     return {name: _entry(path, name, entry, start, size) for name, entry in entries.items()}

@@ -53,6 +53,10 @@ class ExpertUse:
             self.choices + other.choices,
         )
 
+    def is_measured(self) -> bool:
+        """Whether tokens were routed in every layer."""
+        return bool(self.choices.sum(1).all())
+
     def share(self) -> Tensor:
         """(N, E) float64 share of a layer's tokens; rows sum to 1, or are 0 without tokens."""
         return self.tokens / self.tokens.sum(1, keepdim=True).clamp(min=1).double()

@@ -18,6 +18,7 @@ from mtmoe.files import open_atomic, read_lines
 from mtmoe.modules.usage import ExpertUse, stack_rows
 
 FORMAT = "mtmoe expert statistics 1"
+MOST_TOKENS = 2**50  # of an expert; sums of more could overflow
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,17 @@ def check_fits(statistics: ExpertStatistics, checkpoint: Checkpoint, name: str) 
     """Refuse statistics of another model than `checkpoint`, or of other layers.
 
     Raises:
-        DataError: the routers or the layers differ.
+        DataError: the routers or the layers differ, or nothing was counted.
     """
     check_same_model(statistics, fingerprint(checkpoint), name)
     config = checkpoint.config
     wanted = (config.moe_layer_names, config.num_experts_by_layer)
     for direction, use in statistics.uses.items():
+        if not use.is_measured():
+            raise DataError(
+                f"statistics must count tokens in every layer, but those of {direction} do not. "
+                "Measure them anew by `mtmoe expert-stats`."
+            )
         if (use.layers, use.sizes) != wanted:
             raise DataError(
                 f"statistics must have all experts of the layers {', '.join(wanted[0])}, but those "
@@ -148,4 +154,5 @@ def _is_possible(use: ExpertUse) -> bool:
     """Whether counts and probabilities are such."""
     highest = use.tokens * (1 + 1e-6)  # a mean was rounded
     is_probability = (use.probability >= 0) & (use.probability <= highest)  # not if NaN
-    return bool((use.tokens >= 0).all() and (use.choices >= 0).all() and is_probability.all())
+    is_count = [(counts >= 0) & (counts <= MOST_TOKENS) for counts in (use.tokens, use.choices)]
+    return all(bool(is_met.all()) for is_met in (*is_count, is_probability))

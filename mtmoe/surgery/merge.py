@@ -16,7 +16,7 @@ from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]
 from torch import Tensor
 
 from mtmoe.checkpoint.fairseq_file import Checkpoint
-from mtmoe.surgery.state import layer_prefix
+from mtmoe.surgery.state import check_finite, layer_prefix
 
 HIDDEN_DIM = {"w_in": 1, "b_in": 0, "w_out": 0, "w_gate": 1}  # of one expert's parts; b_out: none
 PARTS = ("w_in", "b_in", "w_out", "b_out", "w_gate")
@@ -32,11 +32,15 @@ def merge_pruned(
         kept: by MoE layer, (K,) int64 experts that stay.
         load: (N, E) share of the layer's choices: how much each expert counts.
         weights: those of the pruned file; router rows stay as they are.
+
+    Raises:
+        CheckpointError: a weight is not finite.
     """
     config = checkpoint.config
     layers = zip(config.moe_layer_names, config.num_experts_by_layer, kept, load, strict=True)
     for name, size, experts, share in layers:
         router = checkpoint.weights[f"{name}.feed_forward.ffn.router.weight"]
+        check_finite(router, f"{name}.feed_forward.ffn.router.weight")
         goes_to = find_nearest(router, experts)
         for place, expert in enumerate(experts.tolist()):
             members = [e for e in range(size) if goes_to[e] == place and e not in experts.tolist()]
@@ -90,4 +94,7 @@ def match_hidden_units(first: Expert, other: Expert) -> Tensor:
 
 def _expert(weights: Mapping[str, Tensor], layer: str, number: int) -> Expert:
     names = {part: f"{layer_prefix(layer)}experts.{part}" for part in PARTS}
-    return {part: weights[name][number] for part, name in names.items() if name in weights}
+    found = {part: weights[name][number] for part, name in names.items() if name in weights}
+    for part, numbers in found.items():
+        check_finite(numbers, f"{layer}.feed_forward.ffn.experts.{part}")
+    return found

@@ -11,6 +11,7 @@ from torch import Tensor
 from mtmoe.checkpoint.fairseq_file import Checkpoint
 from mtmoe.errors import ConfigError
 from mtmoe.modules.usage import ExpertUse
+from mtmoe.surgery.state import check_finite
 
 MATRICES = ("w_in", "w_out", "w_gate")
 Measure = Callable[[ExpertUse], Tensor]  # to (N, E)
@@ -99,7 +100,11 @@ def _total(uses: Mapping[str, ExpertUse], side: int, language: str) -> ExpertUse
 
 
 def relative_norms(checkpoint: Checkpoint) -> Tensor:
-    """(N, E) float64 norm of each expert's matrices over the mean of its layer; 0 for none."""
+    """(N, E) float64 norm of each expert's matrices over the mean of its layer; 0 for none.
+
+    Raises:
+        CheckpointError: a weight is not finite.
+    """
     config = checkpoint.config
     norms = torch.zeros(len(config.moe_layer_names), max(config.num_experts_by_layer)).double()
     for n, name in enumerate(config.moe_layer_names):
@@ -108,5 +113,6 @@ def relative_norms(checkpoint: Checkpoint) -> Tensor:
             weight = checkpoint.weights.get(f"{name}.feed_forward.ffn.experts.{part}")
             if weight is not None:
                 squares += torch.stack([expert.float().norm().double() ** 2 for expert in weight])
+                check_finite(squares, f"{name}.feed_forward.ffn.experts.{part}")
         norms[n, : len(squares)] = squares.sqrt() / squares.sqrt().mean().clamp(min=1e-30)
     return norms

@@ -36,10 +36,11 @@ class Scratch:
         size = math.prod(shape)
         if not size:
             return torch.empty(tuple(shape), dtype=dtype)
-        with tempfile.NamedTemporaryFile(dir=self.folder, suffix=".scratch") as file:
+        with tempfile.TemporaryFile(dir=self.folder) as file:
             if hasattr(os, "posix_fallocate"):  # a full disk would end the process while it writes
                 os.posix_fallocate(file.fileno(), 0, size * dtype.itemsize)
-            flat = torch.from_file(file.name, shared=True, size=size, dtype=dtype)
+            name = f"/dev/fd/{file.fileno()}"
+            flat = torch.from_file(name, shared=True, size=size, dtype=dtype)
         return flat.view(tuple(shape))
 
     def select(self, tensor: Tensor, rows: Tensor) -> Tensor:

@@ -10,8 +10,10 @@ from torch import Tensor
 
 from mtmoe.checkpoint.fairseq_file import WEIGHT_PREFIX, as_dict
 from mtmoe.config import TransformerConfig, flat_fields
+from mtmoe.errors import CheckpointError
 from mtmoe.surgery.optimizer_state import OPTIMIZER_STATE
 
+METERS = "metrics"  # in extra_state: averages of an epoch that is not over, some of each expert
 CLOCK = "previous_training_time"  # in extra_state: counts towards --stop-time-hours
 
 
@@ -25,7 +27,8 @@ def with_model(
         config: what the settings are to be; those that do not change keep their form in the file.
     """
     new = {key: value for key, value in state.items() if key != OPTIMIZER_STATE}
-    new["extra_state"] = state.get("extra_state", {}) | {CLOCK: 0.0}
+    kept = {key: value for key, value in state.get("extra_state", {}).items() if key != METERS}
+    new["extra_state"] = kept | {CLOCK: 0.0}
     model = as_dict(state["cfg"]["model"]) | flat_settings(config)
     new["cfg"] = state["cfg"] | {"model": model}
     new["model"] = dict(weights)
@@ -45,6 +48,19 @@ def flat_settings(config: TransformerConfig) -> dict[str, Any]:
 def layer_prefix(name: str) -> str:
     """How the names of MoE layer `name` (encoder.1) begin in the file."""
     return f"{WEIGHT_PREFIX}{name}.feed_forward.ffn."
+
+
+def check_finite(numbers: Tensor, name: str) -> None:
+    """Refuse numbers that come of the weight `name` and are not finite.
+
+    Raises:
+        CheckpointError: names the weight.
+    """
+    if not bool(numbers.isfinite().all()):
+        raise CheckpointError(
+            f"weight {name} must have finite numbers, but has NaN or infinity. Give a checkpoint "
+            "of before the training failed."
+        )
 
 
 def count_parameters(weights: Mapping[str, Tensor]) -> int:

@@ -23,6 +23,8 @@ from mtmoe.surgery.densify import DENSE_PARTS
 from mtmoe.surgery.scratch import Scratch
 from mtmoe.surgery.state import layer_prefix, with_model
 
+MOST_NOISE = 100  # more would leave nothing of the dense model, nor of its numbers' range
+
 
 @dataclass(frozen=True)
 class Variation:
@@ -34,7 +36,7 @@ class Variation:
 
     def __post_init__(self) -> None:
         for name, is_met, rule in (
-            ("noise", 0 <= self.noise < float("inf"), "0 or above"),
+            ("noise", 0 <= self.noise <= MOST_NOISE, f"between 0 and {MOST_NOISE}"),
             ("fresh_share", 0 <= self.fresh_share <= 1, "between 0 and 1"),
         ):
             if not is_met:

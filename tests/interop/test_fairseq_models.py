@@ -192,3 +192,58 @@ def test_a_damaged_rank_is_refused(tmp_path, capfd, harm):
     assert found.err.count("\n") == 1
     assert "ran" not in found.out
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("name", "value"), [("encoder_layers", 10**9), ("encoder_embed_dim", 1e30), ("moe_eom", "x")]
+)
+def test_a_size_for_which_there_are_no_weights_is_refused(tmp_path, capsys, name, value):
+    model, args = fairseq_model()
+    for side in ("encoder", "decoder"):
+        setattr(args, name.replace("encoder", side), value)
+    torch.save({"args": args, "model": model.state_dict()}, tmp_path / "theirs.pt")
+    command = ["convert", str(tmp_path / "theirs.pt"), "--output", str(tmp_path / "ours.pt")]
+    assert main([*command, *write_text_files(tmp_path)]) == 2
+    assert f"{name} of {tmp_path}/theirs.pt must be a " in capsys.readouterr().err
+    assert not (tmp_path / "ours.pt").exists()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("dict", "piece1 1\npiece1 1\n", "--dict must have each symbol once, and no special one"),
+        ("dict", "</s> 1\n", "--dict must have each symbol once, and no special one"),
+        ("spm", "no model", "must be a SentencePiece model, but is damaged"),
+        ("languages", "de,de", "--languages must be different words"),
+        ("languages", "zh-CN,de", "--languages must be different words"),
+        ("model", torch.zeros(16).to_sparse(), "must be a dense tensor with its numbers, but is"),
+        (
+            "model",
+            torch.zeros(16, device="meta"),
+            "must be a dense tensor with its numbers, but is",
+        ),
+        ("args", 3, "must hold cfg or args of fairseq, but holds neither"),
+    ],
+)
+def test_what_does_not_belong_to_a_model_is_refused(tmp_path, capsys, option, value, message):
+    model, args = fairseq_model()
+    state = {"args": args, "model": model.state_dict()}
+    options = write_text_files(tmp_path)
+    if option == "model":
+        state["model"]["encoder.layer_norm.bias"] = value
+    elif option == "args":
+        state["args"] = value
+    elif option == "languages":
+        options[-1] = value
+    else:
+        path = tmp_path / {"dict": "dict.txt", "spm": "spm.model"}[option]
+        path.write_text(value)
+    torch.save(state, tmp_path / "theirs.pt")
+    words = ["convert", str(tmp_path / "theirs.pt"), "--output", str(tmp_path / "ours.pt")]
+    assert main([*words, *options]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "ours.pt").exists()

@@ -138,6 +138,7 @@ DAMAGES = [
     (edit_header(swap_shape), "must have the shape (8,), but has (1, 8)"),
     (edit_header(lambda h: h[NORM].update(dtype="F8")), f"entry of {NORM} is not understood"),
     (edit_header(lambda h: h[NORM].update(shape=[9])), f"{NORM} of shape (9,) does not fit its"),
+    (edit_header(lambda h: h[NORM].update(dtype="I32")), "must be of a floating-point type, but"),
     (edit_header(lambda h: h.update(extra=h[NORM])), "weight extra of "),
     (lambda f: (f / "model.safetensors").write_bytes(b"\xff" * 40), "header of "),
     (lambda f: (f / "model.safetensors").write_bytes(b""), "its header of 0 bytes"),
@@ -155,11 +156,17 @@ DAMAGES = [
     (absolute_index, "must name files of its own folder, but names '/etc/passwd'"),
     (index_of_numbers, "must hold a weight_map, but has none"),
     (edit_json("config.json", lambda c: c.update(model_type="bart")), "model_type of "),
-    (edit_json("config.json", lambda c: c.update(d_model="many")), "must hold all sizes"),
+    (edit_json("config.json", lambda c: c.pop("d_model")), "must hold all sizes"),
     (edit_json("config.json", lambda c: c.update(vocab_size=4)), "must have languages and fit"),
     (edit_json("config.json", lambda c: c.update(activation_function="swish")), "activation_func"),
     (edit_json("config.json", lambda c: c.update(decoder_ffn_dim=1)), "decoder_ffn_dim of "),
     (lambda f: (f / "config.json").write_text("{"), "config.json must hold a JSON object"),
+    (lambda f: (f / "config.json").write_text("[" * 200_000), "must hold a JSON object"),
+    (edit_json("added_tokens.json", lambda c: c.update(deu_Latn=None)), "JSON files of"),
+    (edit_json("added_tokens.json", lambda c: c.update(deu_Latn=2)), "must have languages and fit"),
+    (edit_json("added_tokens.json", lambda c: c.update(deu_Latn=-1)), "must have languages"),
+    (edit_json("special_tokens_map.json", lambda c: c.update(additional_special_tokens=3)), "JSON"),
+    (edit_header(lambda h: h.pop("model.shared.weight")), "weight model.shared.weight must be in"),
     (lambda f: (f / "sentencepiece.bpe.model").unlink(), "SentencePiece model must be a file"),
     (lambda f: (f / "sentencepiece.bpe.model").write_bytes(b"x"), "must be a SentencePiece model"),
 ]  # fmt: skip
@@ -180,6 +187,24 @@ def test_a_damaged_folder_is_refused(tmp_path, capfd, damage, message):
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
+SIZES = (
+    "encoder_layers", "d_model", "encoder_ffn_dim", "encoder_attention_heads", "vocab_size",
+    "num_experts", "encoder_sparse_step", "max_position_embeddings", "dropout", "scale_embedding",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("value", [-1, 10**9, 10**400, 1e30, float("nan"), 2.5, "2", None, [1]])
+@pytest.mark.parametrize("name", SIZES)
+def test_a_size_for_which_there_are_no_weights_is_refused(tmp_path, capsys, name, value):
+    folder = copy_folder(FOLDERS["moe"], tmp_path / "model")
+    edit_json("config.json", lambda c: c.update({name: value}))(folder)
+    assert main(["convert", str(folder), "--output", str(tmp_path / "out.pt")]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "lacks" not in error
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
 def test_a_folder_that_is_there_is_not_overwritten(tmp_path, capsys):
     out = tmp_path / "out"
     out.mkdir()
@@ -187,6 +212,49 @@ def test_a_folder_that_is_there_is_not_overwritten(tmp_path, capsys):
     assert main(["convert", "none.pt", "--to", "huggingface", "--output", str(out)]) == 2
     assert "must be a new or empty folder" in capsys.readouterr().err
     assert (out / "a").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("option", "data", "message"),
+    [
+        ("licence", "mit\ntags:\n- evil", "--licence must be a name of letters"),
+        ("licence", "mit: x", "--licence must be a name of letters"),
+        ("licence", "", "--licence must be a name of letters"),
+        ("manifest", b"no json", "manifest must hold a JSON object"),
+        ("scores", b"fine\n\xff\xfe\n", "scores line 2 has the byte 0xff"),
+    ],
+)
+def test_what_cannot_stand_in_a_model_card_is_refused(tmp_path, capsys, option, data, message):
+    from tests.inference.tiny_model import write_tiny_checkpoint
+
+    path, value = write_tiny_checkpoint(tmp_path, moe_every=0), data
+    if isinstance(data, bytes):
+        (tmp_path / option).write_bytes(data)
+        value = str(tmp_path / option)
+    words = ["convert", str(path), "--to", "huggingface", "--output", str(tmp_path / "out")]
+    assert main([*words, f"--{option}", value]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--to gathered --licence mit", "--licence must be given where a model card is written"),
+        ("--to gathered --dict x", "--dict must be given where a checkpoint of fairseq is read"),
+        ("--to huggingface --spm x", "--spm must be given where a checkpoint of fairseq is read"),
+        ("--to mtmoe --scores x", "--scores must be given where a model card is written"),
+        ("--to sharded --shard-gb 1", "--shard-gb must be given with --to huggingface, but it is"),
+        ("--languages de,en", "--languages must be given where a checkpoint of fairseq is read"),
+    ],
+)
+def test_options_without_effect_are_refused(tmp_path, capsys, options, message):
+    words = ["convert", str(FOLDERS["dense"]), "--output", str(tmp_path / "out")]
+    assert main([*words, *options.split()]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_export_that_fails_leaves_nothing(tmp_path, capsys):

@@ -139,6 +139,9 @@ def test_files_that_are_no_statistics_are_refused(folder, capsys, content):
 
 
 def test_wrong_options_are_refused(folder, capsys):
+    added = ["--add", str(folder / "s.json"), "--languages", "de,en"]
+    assert stats(folder, "t.json", *added, text="") == 2
+    assert "--languages must be given with --text" in capsys.readouterr().err
     assert stats(folder, "s.json", text="") == 2
     assert "--text must name files, but is not given" in capsys.readouterr().err
     (folder / "plain.en").write_text("Save the file.\n")
@@ -148,6 +151,15 @@ def test_wrong_options_are_refused(folder, capsys):
     write_tiny_checkpoint(folder, moe_every=0)
     assert stats(folder, "s.json") == 2
     assert "is dense" in capsys.readouterr().err
+
+
+def test_text_of_too_long_sentences_only_is_refused(folder, capsys):
+    for language in ("de", "en"):
+        (folder / f"long.de-en.{language}").write_text("Save the file. " * 99 + "\n")
+    assert stats(folder, "s.json", "--decoding", "reference", text="long") == 2
+    error = capsys.readouterr().err
+    assert "--text must hold sentences of at most 64 tokens, but all are longer in de-en" in error
+    assert not (folder / "s.json").exists()
 
 
 def edit_nan(directions):
@@ -175,6 +187,15 @@ def edit_no_direction(directions):
     directions["ende"] = directions.pop("en-de")
 
 
+def edit_no_tokens(directions):
+    for numbers in directions["en-de"]["decoder.0"].values():
+        numbers[:] = [0] * len(numbers)
+
+
+def edit_too_many(directions):
+    directions["en-de"]["decoder.0"]["tokens"][:] = [2**62] * 4
+
+
 def edit_two_experts(directions):
     for row in directions["en-de"].values():
         for numbers in row.values():
@@ -187,6 +208,8 @@ def edit_two_experts(directions):
         (edit_nan, "is none (ValueError)"), (edit_negative, "is none"), (edit_sure, "is none"),
         (edit_nothing_left, "is none"), (edit_no_direction, "is none"),
         (edit_one_layer_less, "statistics must have all experts of the layers encoder.0, encoder"),
+        (edit_no_tokens, "statistics must count tokens in every layer, but those of en-de do not"),
+        (edit_too_many, "is none"),
         (edit_two_experts, "but those of en-de have not"),
     ],
 )  # fmt: skip

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 
 import pytest
 import torch
 
 from data_prep import encode
+from mtmoe.checkpoint.fairseq_file import as_dict
 from mtmoe.cli.main import main
 from mtmoe.errors import run_command
 from tests.inference.tiny_model import write_tiny_checkpoint
@@ -82,8 +84,39 @@ def without_numbers(path):
     with_a_weight(path, torch.zeros(16, device="meta"))
 
 
+def with_whole_numbers(path):
+    with_a_weight(path, torch.ones(16, dtype=torch.int64))
+
+
+def with_a_mask(path):
+    with_a_weight(path, torch.ones(16, dtype=torch.bool))
+
+
 def without_weights(path):
     torch.save({"cfg": {}, "model": {}}, path)
+
+
+def with_a_setting(path, **settings):
+    state = torch.load(path, weights_only=False)
+    state["cfg"]["model"] = {**as_dict(state["cfg"]["model"]), **settings}
+    torch.save(state, path)
+
+
+def with_layers_without_weights(path):
+    with_a_setting(path, decoder_layers=10**9)
+
+
+def with_an_endless_width(path):
+    with_a_setting(path, embed_dim=1e30)
+
+
+def with_endless_positions(path):
+    with_a_setting(path, max_positions=10**15)
+
+
+def without_settings(path):
+    state = torch.load(path, weights_only=False)
+    torch.save(state | {"cfg": None}, path)
 
 
 HARMS = {
@@ -95,7 +128,13 @@ HARMS = {
     with_a_word_for_a_tensor: "weight decoder.1.cross_norm.bias of {path} must be a dense tensor",
     with_a_sparse_tensor: "weight decoder.1.cross_norm.bias of {path} must be a dense tensor",
     without_numbers: "weight decoder.1.cross_norm.bias of {path} must be a dense tensor",
+    with_whole_numbers: "cross_norm.bias of {path} must be of a floating-point type, but is torch.",
+    with_a_mask: "cross_norm.bias of {path} must be of a floating-point type, but is torch.bool",
     without_weights: "lacks 'model'",
+    without_settings: "{path} has values of another kind",
+    with_layers_without_weights: "decoder_layers of {path} must be a whole number up to ",
+    with_an_endless_width: "embed_dim of {path} must be a whole number up to ",
+    with_endless_positions: "{path} must describe a model of ours, but: max_positions must be ",
 }
 
 
@@ -137,3 +176,45 @@ def test_data_prep_refuses_it_too(tmp_path, text, capsys, monkeypatch, harm):
     assert HARMS[harm].format(path=path) in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
     assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("part", ["experts.w_in", "router.weight"])
+@pytest.mark.parametrize(
+    "options", ["--criterion norm", "--merge", "--text {text} --decoding reference"]
+)
+def test_weights_that_are_not_finite_are_named(tmp_path, text, capsys, part, options):
+    path = write_tiny_checkpoint(tmp_path)
+    english = text / "valid.de-en.en"
+    measure = f"expert-stats {path} --text {english} --output {path}.json"
+    assert main(measure.split()) == 0
+    state = torch.load(path, weights_only=False)
+    name = f"encoder.1.feed_forward.ffn.{part}"
+    state["model"][f"transformer.{name}"][1] = float("nan")
+    torch.save(state, path)
+    words = f"prune {path} --keep 2 --output {tmp_path}/out {options.format(text=english)}".split()
+    words += [] if "--text" in options else ["--stats", f"{path}.json"]
+    capsys.readouterr()
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    is_measured = part == "router.weight" and "--text" not in options  # of the model before
+    assert ("must be of one model" if is_measured else "must have finite numbers") in error
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_a_file_is_made_leaves_nothing(tmp_path, monkeypatch, number):
+    """The signal comes at the worst time: the file is there, its maker has not returned."""
+    path = write_tiny_checkpoint(tmp_path)
+    make = os.open
+
+    def make_and_stop(name, flags, *rest, **options):
+        handle = make(name, flags, *rest, **options)
+        if flags & os.O_CREAT and str(tmp_path) in str(name):
+            os.kill(os.getpid(), number)
+        return handle
+
+    monkeypatch.setattr(os, "open", make_and_stop)
+    monkeypatch.setattr("tempfile._os.open", make_and_stop)
+    words = ["prune", str(path), "--keep", "2", "--criterion", "random"]
+    main([*words, "--output", str(tmp_path / "out")])
+    assert {p.name for p in tmp_path.iterdir()} <= {path.name, "out"}

@@ -135,6 +135,18 @@ def test_every_choice_leaves_a_model_that_translates(tmp_path, options):
     assert len(translator.translate(["Save the file."], "en", "fr")) == 1
 
 
+def test_meters_of_the_old_experts_do_not_stay(tmp_path):
+    """fairseq restores them in the midst of an epoch, where they would not fit fewer experts."""
+    path, out = write_tiny_checkpoint(tmp_path), tmp_path / "out.pt"
+    state = torch.load(path, weights_only=False)
+    extra = {"metrics": {"train": [torch.ones(4)]}, "best": 3.0}
+    torch.save(state | {"extra_state": extra}, path)
+    words = ["prune", str(path), "--keep", "2", "--criterion", "random", "--output", str(out)]
+    assert main(words) == 0
+    found = torch.load(out, weights_only=False)["extra_state"]
+    assert found == {"best": 3.0, "previous_training_time": 0.0}
+
+
 def test_random_experts_need_no_text(tmp_path):
     model, out = write_tiny_checkpoint(tmp_path), tmp_path / "out.pt"
     words = ["prune", str(model), "--keep", "2", "--output", str(out), "--criterion", "random"]
@@ -151,11 +163,23 @@ def test_random_experts_need_no_text(tmp_path):
         (["--keep", "5"], "but is 5"),
         (["--keep", "2", "--languages", "en,xx"], "--languages must be among de, en, fr"),
         (["--keep", "2", "--languages", "en"], "must name two or more languages"),
-        (["--keep", "2", "--languages", "de,fr"], "must be in a language that the checkpoint"),
+        (["--keep", "2", "--languages", "de,fr"], "--languages must leave a direction that the ch"),
+        (["--keep", "2", "--seed", "3"], "--seed must be given with --criterion random, but it is"),
+        (
+            ["--keep", "2", "--decoding", "reference", "--beam", "2"],
+            "--beam must be given with --decoding search, but is given without it",
+        ),
+        (
+            ["--keep", "2", "--decoding", "reference", "--source-lang", "en"],
+            "--source-lang must be given with --decoding search",
+        ),
         (["--keep", "2", "--source-lang", "xx"], "must be one of de, en, fr, but is 'xx'"),
         (["--keep", "2", "--limit", "0"], "--limit must be at least 1"),
         (["--keep", "2", "--beam", "0"], "--beam must be at least 1"),
         (["--keep", "two"], "experts to keep must be N or N,M, but are 'two'"),
+        (["--keep=--4"], "experts to keep must be N or N,M, but are '--4'"),
+        (["--keep", "9" * 5000], "experts to keep must be N or N,M, but are '9999"),
+        (["--keep", "2", "--seed", "9" * 20], "--seed must be between 0 and 2 ** 63 - 1, but"),
         (["--keep", "1,2,3"], "must be N or N,M, but are '1,2,3'"),
         (["--keep", "2", "--total", "2,2"], "not allowed with argument"),
         (["--total", "1,5"], "total must be between 1 (floor 1 in each decoder layer) and 4"),
@@ -175,6 +199,23 @@ def test_command_refuses_wrong_options_in_one_sentence(tmp_path, capsys, options
     assert message in captured.err
     assert captured.err.count("\n") == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint_tiny.pt", "text.en"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--beam", "2"], ["--decoding", "reference"], ["--limit", "3"], ["--source-lang", "x"]],
+)
+def test_options_of_text_are_refused_without_text(tmp_path, capsys, options):
+    words = ["prune", "none.pt", "--keep", "2", "--output", str(tmp_path / "out"), *options]
+    assert main([*words, "--criterion", "random"]) == 2
+    assert "with --text, but is given without it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["prune {} --keep 2 --criterion random", "aggregate {0} {0}"])
+def test_a_checkpoint_goes_to_no_device(tmp_path, capsys, command):
+    words = command.format(write_tiny_checkpoint(tmp_path)).split()
+    assert main([*words, "--output", "/dev/null"]) == 2
+    assert "--output must be a file, but is a device or a pipe: /dev/" in capsys.readouterr().err
 
 
 def test_a_report_does_not_take_the_place_of_the_model(tmp_path, capsys):

@@ -98,9 +98,15 @@ def test_the_new_model_computes_the_dense_function(tmp_path, mode):
         (["--moe-every", "0"], "--moe-every must be at least 1, but is 0"),
         (["--set", "embed_dim=8"], "--set must be NAME=VALUE with one of"),
         (["--set", "first_position=2"], "--set must be NAME=VALUE with one of"),
+        (["--set", "jitter=0", "jitter=0.1"], "--set must give each name once, but jitter twice"),
         (["--set", "jitter"], "--set must be NAME=VALUE with one of"),
-        (["--noise", "-1"], "noise must be 0 or above, but is -1.0"),
-        (["--noise", "inf"], "noise must be 0 or above, but is inf"),
+        (["--noise", "-1"], "noise must be between 0 and 100, but is -1.0"),
+        (["--noise", "inf"], "noise must be between 0 and 100, but is inf"),
+        (["--noise", "1e39"], "noise must be between 0 and 100, but is 1e+39"),
+        (["--noise", "nan"], "noise must be between 0 and 100, but is nan"),
+        (["--experts", "99999999"], "num_experts must be between 1 and 100000, but is 99999999"),
+        (["--seed", "9" * 20], "--seed must be between 0 and 2 ** 63 - 1, but is 9999"),
+        (["--seed", "-1"], "--seed must be between 0 and 2 ** 63 - 1, but is -1."),
         (["--fresh-share", "2"], "fresh_share must be between 0 and 1, but is 2.0"),
     ],
 )
@@ -141,6 +147,7 @@ def test_a_share_of_the_hidden_units_is_drawn_anew(tmp_path):
     assert not torch.equal(is_fresh[0], is_fresh[1])
 
 
+@pytest.mark.filterwarnings("ignore")
 @torch.no_grad()
 @pytest.mark.parametrize("kind", ["huggingface", "fairseq"])
 @pytest.mark.parametrize("options", [[], ["--shared", "add", "--top-k", "1"]], ids=["top-2", "add"])
