@@ -287,12 +287,12 @@ class Translator:
         """Each line as parts that the model can take, with room for output twice as long."""
         encoded = self.vocabulary.encode([clean_line(request.text) for request in requests])
         prefixes = self.vocabulary.encode([clean_line(request.prefix) for request in requests])
-        found = []
+        found, room = [], self.max_positions - len(lead_ids(self.decoder_start))
         for request, ids, prefix in zip(requests, encoded, prefixes, strict=True):
             self.check_direction(request.source_lang, request.target_lang)
-            if len(prefix) >= self.max_positions:
+            if len(prefix) >= room:
                 raise DataError(
-                    f"the prefix must have fewer than {self.max_positions} pieces, but that of "
+                    f"the prefix must have fewer than {room} pieces, but that of "
                     f"{request.name} has {len(prefix)}. Give a shorter one."
                 )
             found.append(self._parts_of(request, ids, tuple(prefix), long_lines))
@@ -309,7 +309,7 @@ class Translator:
             if long_lines == "error":
                 raise DataError(
                     f"a line must have at most {limit} pieces, but {request.name} has {len(ids)}. "
-                    "Split it, or leave --long error out."
+                    "Split it."
                 )
             is_cut = long_lines == "truncate"
             split = [ids[:limit]] if is_cut else split
