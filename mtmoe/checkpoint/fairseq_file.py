@@ -226,13 +226,14 @@ def _check_weights(checkpoint: Checkpoint, path: str | Path) -> None:
     """Compare kinds, names and shapes with those that the config asks for.
 
     Raises:
-        CheckpointError: names the first weight that is no dense tensor, or is missing, unknown
-            or of another shape.
+        CheckpointError: names the first weight that is no dense tensor of floats, or is missing,
+            unknown or of another shape.
     """
     for name, tensor in checkpoint.weights.items():
-        if not isinstance(tensor, Tensor) or tensor.layout != torch.strided or tensor.is_meta:
+        is_dense = isinstance(tensor, Tensor) and tensor.layout == torch.strided
+        if not is_dense or tensor.is_meta or not tensor.is_floating_point():
             raise CheckpointError(
-                f"weight {name} of {path} must be a dense tensor with its numbers, but is none. "
+                f"weight {name} of {path} must be a dense tensor of floating-point numbers, but is none. "
                 "Give another file."
             )
     wanted = checkpoint.weight_shapes()

@@ -82,6 +82,10 @@ def without_numbers(path):
     with_a_weight(path, torch.zeros(16, device="meta"))
 
 
+def with_integers(path):
+    with_a_weight(path, torch.zeros(16, dtype=torch.int64))
+
+
 def without_weights(path):
     torch.save({"cfg": {}, "model": {}}, path)
 
@@ -95,6 +99,7 @@ HARMS = {
     with_a_word_for_a_tensor: "weight decoder.1.cross_norm.bias of {path} must be a dense tensor",
     with_a_sparse_tensor: "weight decoder.1.cross_norm.bias of {path} must be a dense tensor",
     without_numbers: "weight decoder.1.cross_norm.bias of {path} must be a dense tensor",
+    with_integers: "weight decoder.1.cross_norm.bias of {path} must be a dense tensor of floating",
     without_weights: "lacks 'model'",
 }
 
