@@ -232,7 +232,7 @@ def test_a_direction_that_was_not_trained_is_warned_of(
     [
         (["--beam", "0"], "beam must be between 1 and 200, but is 0."),
         (["--max-tokens", "-1"], "max_tokens must be at least 1, but is -1."),
-        (["--length-penalty", "nan"], "length_penalty must be a finite number, 0 or above"),
+        (["--length-penalty", "nan"], "length_penalty must be between 0 and 10, but is nan."),
         (["--threads", "0"], "--threads must be at least 1, but is 0."),
         (["--beam", "x"], "argument --beam: invalid int value: 'x'"),
         (["--bean", "1"], "unrecognized arguments: --bean. See"),
