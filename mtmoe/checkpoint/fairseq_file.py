@@ -233,8 +233,8 @@ def _check_weights(checkpoint: Checkpoint, path: str | Path) -> None:
         is_dense = isinstance(tensor, Tensor) and tensor.layout == torch.strided
         if not is_dense or tensor.is_meta or not tensor.is_floating_point():
             raise CheckpointError(
-                f"weight {name} of {path} must be a dense tensor of floating-point numbers, but is none. "
-                "Give another file."
+                f"weight {name} of {path} must be a dense tensor of floating-point numbers, "
+                "but is none. Give another file."
             )
     wanted = checkpoint.weight_shapes()
     found = {name: tuple(tensor.shape) for name, tensor in checkpoint.weights.items()}

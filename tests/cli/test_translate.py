@@ -78,7 +78,7 @@ def test_a_device_as_output_is_written_as_it_comes(run: Run) -> None:
     [
         ("{", "a line must be a JSON object, but standard input line 2 is none"),
         ("[1]", 'with the key "text", but standard input line 2 is not'),
-        ('{"text": 1}', "text must be a string, but in standard input line 2 is a int"),
+        ('{"text": 1}', "text must be a string, but in standard input line 2 is 1."),
         ('{"text": "a", "target_lang": "xx"}', "standard input line 2: target language must be"),
         ('{"text": "a", "target_lang": "en"}', "standard input line 2: source language must be"),
     ],
