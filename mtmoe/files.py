@@ -8,7 +8,7 @@ import hashlib
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -61,6 +61,21 @@ def check_output(option: str, path: str | Path | None) -> None:
     if not os.path.isdir(os.path.dirname(os.path.realpath(path))):
         raise ConfigError(
             f"{option} must lie in a folder that is there, but is {path}. Make the folder first."
+        )
+
+
+def check_replaces_none(option: str, path: str | Path | None, read: Iterable[str | Path]) -> None:
+    """Refuse an output that is one of the files `read`: it would take the place of them.
+
+    Raises:
+        ConfigError: it is.
+    """
+    if path is None or not os.path.isfile(path):
+        return
+    if any(os.path.exists(file) and os.path.samefile(path, file) for file in read):
+        raise ConfigError(
+            f"{option} must be another file than the ones that are read, but {path} is one of "
+            "them. Give another name."
         )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from mtmoe.errors import ConfigError, DataError, run_command
-from mtmoe.files import check_folder, check_output, open_atomic, read_lines
+from mtmoe.files import check_folder, check_output, check_replaces_none, open_atomic, read_lines
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -127,6 +127,18 @@ def test_paths_that_cannot_be_written_are_refused(tmp_path):
     check_folder("--out", tmp_path / "new" / "sub")
     check_output("--output", tmp_path / "file")
     check_output("--output", None)
+
+
+def test_an_output_may_not_replace_what_is_read(tmp_path):
+    path, link = tmp_path / "file", tmp_path / "link"
+    path.touch()
+    link.symlink_to(path)
+    for output in (path, link, f"{tmp_path}/./file"):
+        with pytest.raises(ConfigError, match=r"--output must be another file than the ones that"):
+            check_replaces_none("--output", output, [tmp_path / "none", path])
+    check_replaces_none("--output", tmp_path / "new", [path])
+    check_replaces_none("--output", os.devnull, [os.devnull])
+    check_replaces_none("--output", None, [path])
 
 
 def test_a_folder_is_not_called_missing(tmp_path):

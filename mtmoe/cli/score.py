@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from mtmoe.cli.translate import add_model_arguments, check_weight_options, write_output
 from mtmoe.cli.translation_ranks import is_first_rank, load_model, open_ranks, serve_ranks
 from mtmoe.errors import DataError
-from mtmoe.files import check_output, read_lines
+from mtmoe.files import check_output, check_replaces_none, read_lines
 from mtmoe.inference.search_config import SearchConfig
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def run(args: argparse.Namespace) -> None:
         serve_ranks(args)
         return
     check_output("--output", args.output)
+    check_replaces_none("--output", args.output, [args.model, args.source, args.target])
     source, target = read_lines(args.source), read_lines(args.target)
     if len(source) != len(target):
         raise DataError(

@@ -20,7 +20,7 @@ from mtmoe.cli.translation_ranks import (
 )
 from mtmoe.cli.translation_run import NUM_EXPLAINED, StreamOutput, TranslationRun, open_sources
 from mtmoe.errors import CheckpointError, ConfigError, DataError
-from mtmoe.files import check_input, check_output, is_replaceable, open_atomic
+from mtmoe.files import check_input, check_output, check_replaces_none, is_replaceable, open_atomic
 from mtmoe.inference.budgets import check_expert_memory, check_threads
 from mtmoe.inference.formats import Format, parse_columns
 from mtmoe.inference.resume import ResumableOutput, model_fingerprint
@@ -219,6 +219,7 @@ def _check_arguments(args: argparse.Namespace, form: Format, paths: list[str]) -
         ConfigError, DataError: says what.
     """
     check_output("--output", args.output)
+    check_replaces_none("--output", args.output, [args.model, *paths])
     if args.target_lang is None and not form.names_target:
         raise ConfigError("--target-lang must be the language to write, but is not given. Add it.")
     if args.resume and (args.output is None or not is_replaceable(args.output)):

@@ -57,6 +57,25 @@ def test_files_are_read_in_turn_and_the_output_is_written_whole(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "out"]
 
 
+@pytest.mark.parametrize("read", ["text", "model"])
+def test_an_output_may_not_replace_text_or_model(
+    run: Run, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], read: str
+) -> None:
+    names = {"text": str(tmp_path / "text"), "model": str(tmp_path / "model.pt")}
+    Path(names["text"]).write_text("Save\n")
+    Path(names["model"]).write_bytes(Path(model).read_bytes())
+    before = {name: Path(name).read_bytes() for name in names.values()}
+    options = ["--target-lang", "de", "--output", names[read]]
+    code, _, error = run(*options, names["text"], model=names["model"])
+    assert (code, error.count("\n")) == (2, 1)
+    assert f"--output must be another file than the ones that are read, but {names[read]}" in error
+    files = ["--source", names["text"], "--target", names["text"]]
+    assert main(["score", "--model", names["model"], *options, *files]) == 2
+    assert "--output must be another file than" in capsys.readouterr().err
+    assert {name: Path(name).read_bytes() for name in names.values()} == before
+    assert len(list(tmp_path.iterdir())) == len(names)
+
+
 def test_standard_input_is_a_file_called_minus(run: Run, model: str, tmp_path: Path) -> None:
     (tmp_path / "a").write_text("Open")
     wanted = expected(model, ["Open", "Save", "", LAST, "Open"], "en", "de")

@@ -121,14 +121,6 @@ def test_a_mistake_in_a_value_keeps_the_keys(line: str, mistake: str) -> None:
     assert kept == {**json.loads(line), "error": record.mistake}
 
 
-def test_what_is_nested_too_deep_to_be_written_again_is_a_mistake() -> None:
-    for depth in range(800, 1000):
-        lists = "[" * depth + "]" * depth
-        for line in (f'{{"text": "a", "x": {lists}}}', f'{{"text": {lists}}}'):
-            record = read(line, JSON)
-            assert write_record(record, [EMPTY], JSON, {}).count("\n") == 1
-
-
 def test_the_error_of_an_earlier_run_goes_when_the_line_is_translated() -> None:
     assert "error" not in json.loads(write('{"text": "Yes", "error": "text must be"}', JSON))
 
