@@ -219,7 +219,8 @@ def _check_arguments(args: argparse.Namespace, form: Format, paths: list[str]) -
         ConfigError, DataError: says what.
     """
     check_output("--output", args.output)
-    check_replaces_none("--output", args.output, [args.model, *paths])
+    read = ["/dev/stdin" if path == "-" else path for path in paths]
+    check_replaces_none("--output", args.output, [args.model, *read])
     if args.target_lang is None and not form.names_target:
         raise ConfigError("--target-lang must be the language to write, but is not given. Add it.")
     if args.resume and (args.output is None or not is_replaceable(args.output)):

@@ -76,6 +76,17 @@ def test_an_output_may_not_replace_text_or_model(
     assert len(list(tmp_path.iterdir())) == len(names)
 
 
+def test_an_output_may_not_replace_standard_input(model: str, tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("Save\n")
+    words = [sys.executable, "-m", "mtmoe.cli.main", "translate", "--model", model]
+    words += ["--target-lang", "de", "--output", str(tmp_path / "text")]
+    with open(tmp_path / "text") as text:
+        found = subprocess.run(words, stdin=text, capture_output=True, text=True)
+    assert found.returncode == 2
+    assert found.stderr.startswith("error: --output must be another file than the ones that are")
+    assert (tmp_path / "text").read_text() == "Save\n"
+
+
 def test_standard_input_is_a_file_called_minus(run: Run, model: str, tmp_path: Path) -> None:
     (tmp_path / "a").write_text("Open")
     wanted = expected(model, ["Open", "Save", "", LAST, "Open"], "en", "de")
