@@ -140,6 +140,18 @@ def test_paths_that_cannot_be_written_are_refused(tmp_path):
     check_output("--output", None)
 
 
+def test_an_output_may_not_replace_what_is_read(tmp_path):
+    path, link = tmp_path / "file", tmp_path / "link"
+    path.touch()
+    link.symlink_to(path)
+    for output in (path, link, f"{tmp_path}/./file"):
+        with pytest.raises(ConfigError, match=r"--output must be another file than what is read"):
+            check_output("--output", output, [tmp_path / "none", path])
+    check_output("--output", tmp_path / "new", [path])
+    check_output("--output", os.devnull, [os.devnull])
+    check_output("--output", None, [path])
+
+
 def test_a_folder_is_not_called_missing(tmp_path):
     with pytest.raises(DataError, match=r"text must be a file, but is a folder: .* Name a file in"):
         read_lines(tmp_path)

@@ -24,7 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser)
     parser.add_argument("--source", required=True, metavar="FILE", help="sentences, one a line")
     parser.add_argument("--target", required=True, metavar="FILE", help="their translations")
-    parser.add_argument("--length-penalty", type=float, default=1.0, metavar="N")
+    parser.add_argument(
+        "--length-penalty", type=float, default=1.0, metavar="N",
+        help="score = sum of log probabilities / tokens ** penalty (default 1.0)",
+    )  # fmt: skip
     parser.add_argument(
         "--json", action="store_true",
         help="write lines of JSON with source, target, score, and the words with their scores",
@@ -43,7 +46,7 @@ def run(args: argparse.Namespace) -> None:
     if not is_first_rank():
         serve_ranks(args)
         return
-    check_output("--output", args.output)
+    check_output("--output", args.output, [args.model, args.source, args.target])
     source, target = read_lines(args.source), read_lines(args.target)
     if len(source) != len(target):
         raise DataError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import math
 import sys
 from collections.abc import Iterator
 from dataclasses import fields
@@ -22,6 +21,7 @@ from mtmoe.cli.translation_ranks import (
 from mtmoe.cli.translation_run import NUM_EXPLAINED, StreamOutput, TranslationRun, open_sources
 from mtmoe.errors import CheckpointError, ConfigError, DataError
 from mtmoe.files import check_input, check_output, is_replaceable, open_atomic
+from mtmoe.inference.budgets import check_expert_memory, check_threads
 from mtmoe.inference.formats import Format, parse_columns
 from mtmoe.inference.resume import ResumableOutput, model_fingerprint
 from mtmoe.inference.search_config import SearchConfig
@@ -218,7 +218,8 @@ def _check_arguments(args: argparse.Namespace, form: Format, paths: list[str]) -
     Raises:
         ConfigError, DataError: says what.
     """
-    check_output("--output", args.output)
+    read = ["/dev/stdin" if path == "-" else path for path in paths]
+    check_output("--output", args.output, [args.model, *read])
     if args.target_lang is None and not form.names_target:
         raise ConfigError("--target-lang must be the language to write, but is not given. Add it.")
     if args.resume and (args.output is None or not is_replaceable(args.output)):
@@ -267,28 +268,8 @@ def check_weight_options(args: argparse.Namespace) -> None:
     Raises:
         ConfigError: says which.
     """
-    check_threads(args.threads)
-    check_expert_memory(args.expert_memory)
-
-
-def check_threads(threads: int | None) -> None:
-    """Refuse a number of threads below 1.
-
-    Raises:
-        ConfigError: it is.
-    """
-    if threads is not None and threads < 1:
-        raise ConfigError(f"--threads must be at least 1, but is {threads}. Give 1 or more.")
-
-
-def check_expert_memory(gib: float | None) -> None:
-    """Refuse a budget that is no number or negative.
-
-    Raises:
-        ConfigError: it is.
-    """
-    if gib is not None and not (math.isfinite(gib) and gib >= 0):
-        raise ConfigError(f"--expert-memory must be 0 or above, but is {gib}. Give GiB.")
+    check_threads("--threads", args.threads)
+    check_expert_memory("--expert-memory", args.expert_memory)
 
 
 @contextlib.contextmanager

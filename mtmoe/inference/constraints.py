@@ -14,12 +14,17 @@ LIMIT_FACTOR, LIMIT_EXTRA = 2, 20  # output pieces at most: factor * source toke
 
 
 def length_limits(model: Transformer, task: Task, config: SearchConfig) -> Tensor:
-    """(N,) int64: the most pieces of each output; of its own source's length only."""
+    """(N,) int64: the most pieces of each output; of its own source's length and prefix only.
+
+    A prefix comes whole, and `LIMIT_FACTOR` and `LIMIT_EXTRA` do not count it.
+    """
     length = (task.source != model.padding).sum(1)
-    limit = (LIMIT_FACTOR * length + LIMIT_EXTRA).clamp(min=config.min_length)
+    prefix = torch.zeros_like(length) if task.prefix is None else (task.prefix != PAD).sum(1)
+    most = model.config.max_positions - 1 - len(task.lead)
+    limit = (LIMIT_FACTOR * length + LIMIT_EXTRA + prefix).clamp(min=config.min_length)
     if config.max_length:
-        limit = torch.full_like(length, config.max_length)
-    return limit.clamp(max=model.config.max_positions - 1 - len(task.lead))
+        limit = prefix.clamp(min=min(config.max_length, most))
+    return limit.clamp(max=most)
 
 
 def forbid(

@@ -16,6 +16,7 @@ from mtmoe.data.batching import lead_ids, pad, source_tags, tag_source
 from mtmoe.data.vocabulary import BOS, PAD, UNK
 from mtmoe.errors import ConfigError, DataError
 from mtmoe.inference.beam_search import search
+from mtmoe.inference.budgets import check_expert_memory, check_threads
 from mtmoe.inference.expert_share import ALL_EXPERTS
 from mtmoe.inference.hypotheses import Hypothesis, Task
 from mtmoe.inference.processes import Processes, can_fork
@@ -26,11 +27,12 @@ from mtmoe.inference.requests import (
     LongLines,
     Request,
     Translation,
+    join_split,
 )
 from mtmoe.inference.sampling import sample
 from mtmoe.inference.scoring import score_targets
 from mtmoe.inference.search_config import SearchConfig
-from mtmoe.inference.segments import join_parts, split_pieces
+from mtmoe.inference.segments import split_pieces
 from mtmoe.inference.shares import share_out
 from mtmoe.inference.text import clean_line
 from mtmoe.inference.weights import build_network, check_dtype, check_expert_dtype
@@ -130,12 +132,14 @@ class Translator:
 
         Raises:
             CheckpointError: the file is missing, damaged or no checkpoint of ours.
-            ConfigError: the device is not there, or has no such dtype; or there are no experts for
-                `expert_dtype`.
+            ConfigError: the device is not there, or has no such dtype; there are no experts for
+                `expert_dtype`; or `threads` or `expert_memory` is no such number.
             LayoutError: the model has fewer experts than `ranks` share out.
         """
         check_dtype(dtype, find_device(device))
         check_expert_dtype(expert_dtype, find_device(device))
+        check_threads("threads", threads)
+        check_expert_memory("expert_memory", expert_memory)
         checkpoint = load_checkpoint(path, is_mapped=True)
         return cls(checkpoint, device, dtype, threads, expert_memory, ranks, expert_dtype)
 
@@ -164,13 +168,16 @@ class Translator:
 
         Raises:
             ConfigError: an unknown language, twice the same one, or a wrong option.
-            DataError: `lines` is one str.
+            DataError: `lines` is one str, or one of them is none.
         """
         if isinstance(lines, str):  # a sequence of lines too, of one character each
             raise DataError("lines must be a list of lines, but are one str. Write [line].")
         config = SearchConfig(**options)
         self.check_direction(source_lang, target_lang)
-        requests = [Request(line, source_lang, target_lang) for line in lines]
+        requests = [
+            Request(line, source_lang, target_lang, name=f"line {number}")
+            for number, line in enumerate(lines, 1)
+        ]
         return [found[0].text for found in self.translate_requests(requests, config)]
 
     def translate_requests(
@@ -197,7 +204,7 @@ class Translator:
         distinct = dict.fromkeys(part for line in lines for part in line)
         found = self._search_parts(list(distinct), config)
         return [
-            _join([found[part] for part in line], request.target_lang, config)
+            join_split([found[part] for part in line], request.target_lang, config.length_penalty)
             for line, request in zip(lines, requests, strict=True)
         ]
 
@@ -208,8 +215,14 @@ class Translator:
 
         Raises:
             ConfigError: an unknown language, or twice the same one.
-            DataError: a line or its translation is too long for the model.
+            DataError: a line or its translation is too long for the model, or there are not as
+                many translations as lines.
         """
+        if isinstance(targets, str) or len(targets) != len(requests):
+            raise DataError(
+                f"targets must be a list of as many translations as there are lines "
+                f"({len(requests)}), but is {targets!r:.50}. Give one for each."
+            )
         lines = self._parts(requests, "error")
         ids = self.vocabulary.encode([clean_line(target) for target in targets])
         for request, target in zip(requests, ids, strict=True):
@@ -287,12 +300,12 @@ class Translator:
         """Each line as parts that the model can take, with room for output twice as long."""
         encoded = self.vocabulary.encode([clean_line(request.text) for request in requests])
         prefixes = self.vocabulary.encode([clean_line(request.prefix) for request in requests])
-        found = []
+        found, room = [], self.max_positions - len(lead_ids(self.decoder_start))
         for request, ids, prefix in zip(requests, encoded, prefixes, strict=True):
             self.check_direction(request.source_lang, request.target_lang)
-            if len(prefix) >= self.max_positions:
+            if len(prefix) >= room:
                 raise DataError(
-                    f"the prefix must have fewer than {self.max_positions} pieces, but that of "
+                    f"the prefix must have fewer than {room} pieces, but that of "
                     f"{request.name} has {len(prefix)}. Give a shorter one."
                 )
             found.append(self._parts_of(request, ids, tuple(prefix), long_lines))
@@ -309,7 +322,7 @@ class Translator:
             if long_lines == "error":
                 raise DataError(
                     f"a line must have at most {limit} pieces, but {request.name} has {len(ids)}. "
-                    "Split it, or leave --long error out."
+                    "Split it."
                 )
             is_cut = long_lines == "truncate"
             split = [ids[:limit]] if is_cut else split
@@ -361,25 +374,6 @@ class Translator:
         text = clean_line(self.vocabulary.decode([hypothesis.ids])[0])
         pieces = [self.vocabulary.symbols[i] for i in hypothesis.ids]
         return Translation(text, hypothesis.score, (*pieces, END), tuple(hypothesis.log_probs))
-
-
-def _join(
-    parts: Sequence[Sequence[Translation]], language: str, config: SearchConfig
-) -> list[Translation]:
-    """The translations of a line out of those of its parts."""
-    if not parts:
-        return [EMPTY]
-    if len(parts) == 1:
-        return list(parts[0])
-    joined = []
-    for rank in range(max(map(len, parts))):
-        chosen = [part[min(rank, len(part) - 1)] for part in parts]
-        pieces = tuple(piece for part in chosen for piece in part.pieces)
-        log_probs = tuple(value for part in chosen for value in part.log_probs)
-        score = sum(log_probs) / len(log_probs) ** config.length_penalty
-        text = join_parts([part.text for part in chosen], language)
-        joined.append(Translation(text, score, pieces, log_probs))
-    return joined
 
 
 def find_device(name: str) -> torch.device:

@@ -119,12 +119,14 @@ class FixedExperts(OwnExperts):
         if not sizes:
             return rows
         if self.memory is None:
-            return run_each([self._fixed[e] for e in sizes], list(sizes.values()), rows)
+            return run_each([self._expert(e) for e in sizes], list(sizes.values()), rows)
         parts = zip(sizes, torch.split(rows, list(sizes.values())), strict=True)
-        return torch.cat([self._remembered(e, self.memory)(part) for e, part in parts])
+        return torch.cat([self._expert(e)(part) for e, part in parts])
 
-    def _remembered(self, number: int, memory: ExpertMemory[FixedFeedForward]) -> FixedFeedForward:
-        return memory.get((id(self), number), lambda: self._lay_out(number))
+    def _expert(self, number: int) -> FixedFeedForward:
+        if self.memory is None:
+            return self._fixed[number]
+        return self.memory.get((id(self), number), lambda: self._lay_out(number))
 
     def _lay_out(self, number: int) -> FixedFeedForward:
         w = self._stacked.map(lambda stack: stack[number])

@@ -15,6 +15,7 @@ from mtmoe.inference.text import MAX_LINE_BYTES, RawLine
 if TYPE_CHECKING:
     from mtmoe.inference.requests import Translation
 
+SPARE_LEVELS = 100  # of nesting; Python must have them, or it could not write what it has read
 KEYS = ("text", "source_lang", "target_lang", "prefix")  # of JSON, and of TSV's columns
 
 
@@ -99,27 +100,32 @@ def _tsv_record(line: str, place: tuple[str, int], columns: Mapping[str, int]) -
 def _json_record(line: str, place: tuple[str, int]) -> Record:
     """A line of JSON with the key "text", and maybe the other ones of `KEYS`.
 
+    A value that is no text is a mistake of the record, which keeps the line's own keys.
+
     Raises:
-        DataError: it is no JSON object, or a value is no text; names the line.
+        DataError: it is no JSON object; names the line.
     """
     if not line.strip():
         return Record("", *place, is_blank=True)
     name = place[0]
     try:
         fields = json.loads(line, parse_constant=_refuse, parse_float=_parse_float)
+        if line.count("[") + line.count("{") > SPARE_LEVELS:
+            json.loads("[" * SPARE_LEVELS + line + "]" * SPARE_LEVELS)
     except (ValueError, RecursionError) as error:
         raise DataError(
             f"a line must be a JSON object, but {name} is none ({error}). Correct it."
         ) from None
-    if not isinstance(fields, dict) or "text" not in fields:
-        raise DataError(
-            f'a line must be a JSON object with the key "text", but {name} is not. Correct it.'
-        )
+    mistake = f'a line must be a JSON object with the key "text", but {name} is not. Correct it.'
+    if not isinstance(fields, dict):
+        raise DataError(mistake)
+    if "text" not in fields:
+        return Record("", *place, fields=fields, mistake=mistake)
     found = {key: fields[key] for key in KEYS if fields.get(key) is not None or key == "text"}
     for key, value in found.items():
         if not isinstance(value, str):
-            kind = type(value).__name__
-            raise DataError(f"{key} must be a string, but in {name} is a {kind}. Correct it.")
+            mistake = f"{key} must be a string, but in {name} is {_dump(value):.50}. Correct it."
+            return Record("", *place, fields=fields, mistake=mistake)
     return Record(**found, name=name, number=place[1], fields=fields)
 
 
@@ -169,10 +175,11 @@ def _to_json(
         return _dump({**read, "error": record.mistake})
     best = [{"translation": t.text, "score": t.score, "words": t.words} for t in ranked]
     ranks = {"n_best": best} if form.num_best > 1 else {}
+    read = {key: value for key, value in read.items() if key != "error"}  # of an earlier run
     return _dump({**read, **best[0], **ranks, **added})
 
 
-def _dump(fields: Mapping[str, Any]) -> str:
+def _dump(fields: Any) -> str:
     """One line of JSON; lone surrogates stay escaped, since UTF-8 has none."""
     text = json.dumps(fields, ensure_ascii=False)
     try:

@@ -41,6 +41,19 @@ class Hypothesis:
     log_probs: list[float]  # of each piece, and of the end
 
 
+def check_numbers(scores: Tensor) -> None:
+    """Refuse a model whose probabilities are no numbers.
+
+    Raises:
+        CheckpointError: one of `scores` is NaN or infinite.
+    """
+    if not bool(scores.isfinite().all()):
+        raise CheckpointError(
+            "the model must give probabilities, but gives no number. "
+            "Its weights are damaged, or its training diverged: take an earlier checkpoint."
+        )
+
+
 @dataclass(frozen=True)
 class Finished:
     """The first K finished hypotheses of each of the N sentences of a batch."""
@@ -87,11 +100,7 @@ class Finished:
             CheckpointError: a sentence has none: the probabilities are no numbers.
         """
         scores, order = self.score.sort(dim=1, descending=True, stable=True)
-        if not bool((scores[:, :1] > float("-inf")).all()):
-            raise CheckpointError(
-                "the model must give probabilities, but gives no number. "
-                "Its weights are damaged, or its training diverged: take an earlier checkpoint."
-            )
+        check_numbers(scores[:, 0])
         log_probs = self.totals.diff(dim=2)
         found = []
         for row, (best, places) in enumerate(zip(scores.tolist(), order.tolist(), strict=True)):

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from mtmoe.errors import DataError
 from mtmoe.inference.records import join_blanks
-from mtmoe.inference.segments import WORD_START
+from mtmoe.inference.segments import WORD_START, join_parts
 
 END = "</s>"
 LongLines = Literal["split", "truncate", "error"]  # what is done with too long a line
@@ -15,13 +16,22 @@ LongLines = Literal["split", "truncate", "error"]  # what is done with too long 
 
 @dataclass(frozen=True)
 class Request:
-    """One line to translate."""
+    """One line to translate.
+
+    Raises:
+        DataError: text or prefix is no str.
+    """
 
     text: str
     source_lang: str
     target_lang: str
     prefix: str = ""  # what the translation begins with
     name: str = "a line"  # stands in warnings and errors
+
+    def __post_init__(self) -> None:
+        for key, value in (("text", self.text), ("prefix", self.prefix)):
+            if not isinstance(value, str):
+                raise DataError(f"{key} of {self.name} must be a str, but is {value!r:.50}.")
 
 
 @dataclass(frozen=True)
@@ -55,6 +65,25 @@ def join_pieces(pieces: Sequence[str], log_probs: Sequence[float]) -> list[tuple
 
 
 EMPTY = Translation("", 0.0)
+
+
+def join_split(
+    parts: Sequence[Sequence[Translation]], language: str, length_penalty: float
+) -> list[Translation]:
+    """The translations of a line that was too long out of those of its parts."""
+    if not parts:
+        return [EMPTY]
+    if len(parts) == 1:
+        return list(parts[0])
+    joined = []
+    for rank in range(max(map(len, parts))):
+        chosen = [part[min(rank, len(part) - 1)] for part in parts]
+        pieces = tuple(piece for part in chosen for piece in part.pieces)
+        log_probs = tuple(value for part in chosen for value in part.log_probs)
+        score = sum(log_probs) / len(log_probs) ** length_penalty
+        text = join_parts([part.text for part in chosen], language)
+        joined.append(Translation(text, score, pieces, log_probs))
+    return joined
 
 
 def join_chunks(

@@ -104,6 +104,7 @@ class ResumableOutput:
             ConfigError: the settings differ, or another run writes this output.
             DataError: what an earlier run left is damaged.
         """
+        self._new_note.exists()  # a name that is too long fails before there is anything to leave
         with self._open_part() as self._file:
             found = self.read_note() if is_resumed else None
             self.mark, self._is_begun = found or Mark(), False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import Field, dataclass, fields
 from typing import Any
 
@@ -11,6 +10,8 @@ from mtmoe.errors import ConfigError
 
 MAX_BEAM = 200
 MAX_SEED = 1 << 63
+MAX_PENALTY = 10  # tokens ** penalty must be a float32
+MAX_TEMPERATURE = 1e6  # scores / temperature must be float32, too, and not all the same
 OF_SAMPLING = ("temperature", "top_k", "top_p", "seed")
 
 
@@ -39,8 +40,8 @@ class SearchConfig:
 
     def __post_init__(self) -> None:
         require(self, "beam", 1 <= self.beam <= MAX_BEAM, f"between 1 and {MAX_BEAM}")
-        is_sane = math.isfinite(self.length_penalty) and self.length_penalty >= 0
-        require(self, "length_penalty", is_sane, "a finite number, 0 or above")
+        is_sane = 0 <= self.length_penalty <= MAX_PENALTY
+        require(self, "length_penalty", is_sane, f"between 0 and {MAX_PENALTY}")
         require(self, "max_tokens", self.max_tokens >= 1, "at least 1")
         most = f"between 1 and the beam ({self.beam})"
         require(self, "num_best", 1 <= self.num_best <= self.beam, most)
@@ -51,8 +52,8 @@ class SearchConfig:
         self._check_sampling()
 
     def _check_sampling(self) -> None:
-        is_warm = math.isfinite(self.temperature) and self.temperature > 0
-        require(self, "temperature", is_warm, "a finite number above 0")
+        is_warm = 1 / MAX_TEMPERATURE <= self.temperature <= MAX_TEMPERATURE
+        require(self, "temperature", is_warm, "between 0.000001 and 1000000")
         require(self, "top_k", self.top_k >= 0, "0 or above")
         require(self, "top_p", 0 < self.top_p <= 1, "above 0 and at most 1")
         require(self, "seed", 0 <= self.seed < MAX_SEED, "between 0 and 2 ** 63 - 1")

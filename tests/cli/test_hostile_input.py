@@ -67,6 +67,15 @@ def test_lone_surrogates_are_translated_and_written_again(run: Run) -> None:
     assert out.isascii()
 
 
+def test_nesting_that_python_reads_but_cannot_write_ends_no_run(run: Run) -> None:
+    lists = ["[" * depth + "]" * depth for depth in range(800, 1000)]
+    text = "".join(f'{{"text": "", "x": {nested}}}\n{{"text": {nested}}}\n' for nested in lists)
+    code, out, _ = run(*GREEDY, "--json-input", text=text.encode())
+    found = [json.loads(line) for line in answers(out)]
+    assert (code, len(found)) == (2, len(lists) * 2)
+    assert all("error" in line or line["x"] for line in found)
+
+
 @pytest.mark.parametrize("options", [(), ("--scores",), ("--json",), ("--tsv", "1")])
 def test_random_bytes_stay_lines_in_every_format(run: Run, options: tuple[str, ...]) -> None:
     draw = random.Random(1)

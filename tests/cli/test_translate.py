@@ -57,6 +57,36 @@ def test_files_are_read_in_turn_and_the_output_is_written_whole(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "out"]
 
 
+@pytest.mark.parametrize("read", ["text", "model"])
+def test_an_output_may_not_replace_text_or_model(
+    run: Run, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], read: str
+) -> None:
+    names = {"text": str(tmp_path / "text"), "model": str(tmp_path / "model.pt")}
+    Path(names["text"]).write_text("Save\n")
+    Path(names["model"]).write_bytes(Path(model).read_bytes())
+    before = {name: Path(name).read_bytes() for name in names.values()}
+    options = ["--target-lang", "de", "--output", names[read]]
+    code, _, error = run(*options, names["text"], model=names["model"])
+    assert (code, error.count("\n")) == (2, 1)
+    assert f"--output must be another file than what is read, but is {names[read]}" in error
+    files = ["--source", names["text"], "--target", names["text"]]
+    assert main(["score", "--model", names["model"], *options, *files]) == 2
+    assert "--output must be another file than" in capsys.readouterr().err
+    assert {name: Path(name).read_bytes() for name in names.values()} == before
+    assert len(list(tmp_path.iterdir())) == len(names)
+
+
+def test_an_output_may_not_replace_standard_input(model: str, tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("Save\n")
+    words = [sys.executable, "-m", "mtmoe.cli.main", "translate", "--model", model]
+    words += ["--target-lang", "de", "--output", str(tmp_path / "text")]
+    with open(tmp_path / "text") as text:
+        found = subprocess.run(words, stdin=text, capture_output=True, text=True)
+    assert found.returncode == 2
+    assert found.stderr.startswith("error: --output must be another file than what is read")
+    assert (tmp_path / "text").read_text() == "Save\n"
+
+
 def test_standard_input_is_a_file_called_minus(run: Run, model: str, tmp_path: Path) -> None:
     (tmp_path / "a").write_text("Open")
     wanted = expected(model, ["Open", "Save", "", LAST, "Open"], "en", "de")
@@ -78,7 +108,7 @@ def test_a_device_as_output_is_written_as_it_comes(run: Run) -> None:
     [
         ("{", "a line must be a JSON object, but standard input line 2 is none"),
         ("[1]", 'with the key "text", but standard input line 2 is not'),
-        ('{"text": 1}', "text must be a string, but in standard input line 2 is a int"),
+        ('{"text": 1}', "text must be a string, but in standard input line 2 is 1."),
         ('{"text": "a", "target_lang": "xx"}', "standard input line 2: target language must be"),
         ('{"text": "a", "target_lang": "en"}', "standard input line 2: source language must be"),
     ],
@@ -232,7 +262,7 @@ def test_a_direction_that_was_not_trained_is_warned_of(
     [
         (["--beam", "0"], "beam must be between 1 and 200, but is 0."),
         (["--max-tokens", "-1"], "max_tokens must be at least 1, but is -1."),
-        (["--length-penalty", "nan"], "length_penalty must be a finite number, 0 or above"),
+        (["--length-penalty", "nan"], "length_penalty must be between 0 and 10, but is nan."),
         (["--threads", "0"], "--threads must be at least 1, but is 0."),
         (["--beam", "x"], "argument --beam: invalid int value: 'x'"),
         (["--bean", "1"], "unrecognized arguments: --bean. See"),

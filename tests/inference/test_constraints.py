@@ -123,3 +123,15 @@ def test_a_sample_keeps_prefix_and_lengths() -> None:
     given = task(pad(sentences()), prefix)
     found = sample(build(), given, SearchConfig(2, sampling=True, min_length=5, max_length=6))
     assert all(row[0].ids[:2] == [7, 9] and len(row[0].ids) in (5, 6) for row in found)
+
+
+@pytest.mark.parametrize("sampling", [False, True])
+@pytest.mark.parametrize("max_length", [0, 2])
+def test_a_prefix_longer_than_the_limit_comes_whole(sampling: bool, max_length: int) -> None:
+    longest = 2 * len(sentences()[0]) + 20
+    prefix = [7, 9] * longest
+    given = task(pad(sentences()), pad([prefix] * 6))
+    config = SearchConfig(2, max_length=max_length, sampling=sampling)
+    find = sample if sampling else beam_search.search
+    for row in find(build(max_positions=1024), given, config):
+        assert row[0].ids[: len(prefix)] == prefix

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from mtmoe.inference import engine
 from mtmoe.inference.beam_search import search
 from mtmoe.inference.engine import Translator, find_device
 from mtmoe.inference.hypotheses import Task
+from mtmoe.inference.requests import Request
 from mtmoe.inference.search_config import SearchConfig
 from tests.inference.tiny_model import TEXT, write_tiny_checkpoint
 
@@ -136,10 +138,8 @@ def test_the_source_language_is_the_only_one_or_english(tmp_path: Path) -> None:
     [
         ({"beam": 0}, "beam must be between 1 and 200, but is 0"),
         ({"max_tokens": -1}, "max_tokens must be at least 1, but is -1"),
-        (
-            {"length_penalty": -0.5},
-            "length_penalty must be a finite number, 0 or above, but is -0.5",
-        ),
+        ({"length_penalty": -0.5}, "length_penalty must be between 0 and 10, but is -0.5"),
+        ({"length_penalty": 1000}, "length_penalty must be between 0 and 10, but is 1000"),
         ({"length_penalty": float("nan")}, "length_penalty must be .*, but is nan"),
     ],
 )
@@ -150,9 +150,59 @@ def test_wrong_options_are_refused(
         translator.translate(["a"], "en", "de", **option)
 
 
+@pytest.mark.parametrize("temperature", [0.0, 1e-40, 1e39, float("inf"), float("nan")])
+def test_temperatures_that_leave_no_probabilities_are_refused(temperature: float) -> None:
+    with pytest.raises(
+        ConfigError, match=r"temperature must be between 0\.000001 and 1000000, but"
+    ):
+        SearchConfig(sampling=True, temperature=temperature)
+
+
+def test_a_limit_beyond_all_integers_is_none(translator: Translator) -> None:
+    free = translator.translate(["a"], "en", "de")
+    assert translator.translate(["a"], "en", "de", max_length=10**30) == free
+
+
 def test_one_line_is_not_taken_for_many(translator: Translator) -> None:
     with pytest.raises(DataError, match=r"lines must be a list of lines, but are one str\. Write"):
         translator.translate("Save the file.", "en", "de")
+
+
+def test_what_is_no_str_is_named(translator: Translator) -> None:
+    lines: list[Any] = ["a", None]
+    with pytest.raises(DataError, match=r"text of line 2 must be a str, but is None\."):
+        translator.translate(lines, "en", "de")
+    with pytest.raises(DataError, match=r"prefix of a line must be a str, but is 5\."):
+        Request("a", "en", "de", prefix=cast(Any, 5))
+
+
+@pytest.mark.parametrize("targets", [["a", "b"], [], "a"])
+def test_each_line_must_have_its_translation(
+    translator: Translator, targets: str | list[str]
+) -> None:
+    with pytest.raises(DataError, match=r"as many translations as there are lines \(1\), but is "):
+        translator.score([Request("a", "en", "de")], targets, SearchConfig())
+
+
+@pytest.mark.parametrize(
+    ("budget", "message"),
+    [
+        ({"threads": 0}, "threads must be at least 1, but is 0"),
+        ({"expert_memory": -1}, "expert_memory must be 0 or above, but is -1"),
+    ],
+)
+def test_wrong_budgets_are_refused(tmp_path: Path, budget: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        Translator.from_checkpoint(write_tiny_checkpoint(tmp_path), **budget)
+
+
+def test_a_model_without_numbers_gives_no_scores(tmp_path: Path) -> None:
+    translator = Translator.from_checkpoint(write_tiny_checkpoint(tmp_path))
+    with torch.no_grad():
+        for parameter in translator.model.decoder[0].parameters():
+            parameter.fill_(float("nan"))
+    with pytest.raises(CheckpointError, match="must give probabilities, but gives no number"):
+        translator.score([Request("a", "en", "de")], ["b"], SearchConfig())
 
 
 def test_a_model_without_positions_for_a_sentence_is_refused(tmp_path: Path) -> None:

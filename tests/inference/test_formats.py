@@ -106,9 +106,23 @@ def test_broken_json_is_a_mistake_that_names_the_line(line: str) -> None:
     assert json.loads(write_record(record, [EMPTY], JSON, {})) == {"error": record.mistake}
 
 
-def test_a_mistake_in_a_value_keeps_the_keys() -> None:
-    record = read('{"text": "a", "prefix": 1}', JSON)
-    assert record.mistake == "prefix must be a string, but in in.txt line 3 is a int. Correct it."
+@pytest.mark.parametrize(
+    ("line", "mistake"),
+    [
+        ('{"id": 7, "text": "a", "prefix": 1}', "prefix must be a string, but in {} is 1."),
+        ('{"id": 7, "text": null}', "text must be a string, but in {} is null."),
+        ('{"id": 7}', 'a line must be a JSON object with the key "text", but {} is not.'),
+    ],
+)
+def test_a_mistake_in_a_value_keeps_the_keys(line: str, mistake: str) -> None:
+    record = read(line, JSON)
+    assert record.mistake == f"{mistake.format('in.txt line 3')} Correct it."
+    kept = json.loads(write_record(record, [EMPTY], JSON, {}))
+    assert kept == {**json.loads(line), "error": record.mistake}
+
+
+def test_the_error_of_an_earlier_run_goes_when_the_line_is_translated() -> None:
+    assert "error" not in json.loads(write('{"text": "Yes", "error": "text must be"}', JSON))
 
 
 def test_null_names_no_language() -> None:

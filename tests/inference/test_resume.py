@@ -54,6 +54,13 @@ def test_a_run_that_has_done_nothing_leaves_nothing(path: Path) -> None:
     assert names(path.parent) == []
 
 
+def test_a_name_that_is_too_long_for_the_note_leaves_nothing(tmp_path: Path) -> None:
+    output = open_output(tmp_path / ("a" * 249))
+    with pytest.raises(OSError, match="name too long"), output.open(is_resumed=False):
+        output.write(b"one\n", Mark(1, 4, "x"))
+    assert names(tmp_path) == []
+
+
 @pytest.mark.parametrize("unnoted", [b"", b"twenty\n", b"tw"])
 def test_what_came_after_the_last_note_is_written_again(
     path: Path, unnoted: bytes, caplog: pytest.LogCaptureFixture
