@@ -101,11 +101,17 @@ class ResumableOutput:
         nothing is done.
 
         Raises:
-            ConfigError: the settings differ, or another run writes this output.
+            ConfigError: the settings differ, another run writes this output, or its unfinished
+                file is somebody else's.
             DataError: what an earlier run left is damaged.
         """
         self._new_note.exists()  # a name that is too long fails before there is anything to leave
         with self._open_part() as self._file:
+            if not self.note.exists() and os.fstat(self._file.fileno()).st_size:
+                raise ConfigError(
+                    f"{self.part} must be an output that an earlier run left, but has no note "
+                    "beside it. Rename it, or name another --output."
+                )
             found = self.read_note() if is_resumed else None
             self.mark, self._is_begun = found or Mark(), False
             try:
@@ -149,7 +155,7 @@ class ResumableOutput:
                 if done:
                     text = "an earlier run left %s lines of %s; they are lost."
                     log.warning(text, done, self.path)
-            self.note.unlink(missing_ok=True)
+            self._take_note(Mark())  # so that a file without a note is never ours
         self._file.truncate(self.mark.output_bytes)
         self._file.seek(0, os.SEEK_END)
         self._is_begun = True
@@ -184,6 +190,8 @@ class ResumableOutput:
 
     def _leave(self) -> None:
         self._new_note.unlink(missing_ok=True)
+        if self._is_begun and not self.mark.num_lines:
+            self.note.unlink(missing_ok=True)
         if not self.note.exists():
             self.part.unlink(missing_ok=True)
         elif self._is_begun:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml  # type: ignore[import-untyped]
+
 from mtmoe.checkpoint.fairseq_file import Checkpoint
 from mtmoe.config import DecoderStart, EncoderTags
 from mtmoe.interop.huggingface_tokenizer import their_code
@@ -37,11 +39,11 @@ def make_card(checkpoint: Checkpoint, facts: CardFacts, program: str) -> str:
     experts = f"{config.router.num_experts} experts in every {config.moe_every}. layer"
     directions = checkpoint.directions
     shown = ", ".join(directions) if len(directions) <= MAX_DIRECTIONS else f"{len(directions)}"
-    header = ["---", "language:", *(f"- {code}" for code in languages), "tags:", "- translation"]
-    header += [f"license: {facts.licence}"] if facts.licence else []
+    header: dict[str, object] = {"language": list(languages), "tags": ["translation"]}
+    header |= {"license": facts.licence} if facts.licence else {}
     lines = [
-        *header,
         "---",
+        yaml.safe_dump(header, sort_keys=False, allow_unicode=True) + "---",  # "no" is no boolean
         "",
         "# Translation model",
         "",

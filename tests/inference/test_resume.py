@@ -54,6 +54,31 @@ def test_a_run_that_has_done_nothing_leaves_nothing(path: Path) -> None:
     assert names(path.parent) == []
 
 
+@pytest.mark.parametrize("is_resumed", [False, True])
+def test_a_file_that_no_run_left_is_not_written_to(path: Path, is_resumed: bool) -> None:
+    path.with_name("out.part").write_text("mine")
+    with (
+        pytest.raises(
+            ConfigError, match="out.part must be an output that an earlier run left, but"
+        ),
+        open_output(path).open(is_resumed=is_resumed) as output,
+    ):
+        output.write(b"one\n", Mark(1, 4, "x"))
+    assert path.with_name("out.part").read_text() == "mine"
+    assert names(path.parent) == ["out.part"]
+
+
+def test_a_kill_before_the_first_note_is_ours(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with contextlib.suppress(KeyboardInterrupt), open_output(path).open(is_resumed=False) as output:
+        monkeypatch.setattr(output, "_leave", lambda: None)  # as if killed
+        output.write(b"one\n", Mark())
+        raise KeyboardInterrupt
+    assert names(path.parent) == ["out.part", "out.part.json"]
+    with open_output(path).open(is_resumed=True) as output:
+        output.write(b"1\n", Mark(1, 1, "x"))
+    assert path.read_bytes() == b"1\n"
+
+
 def test_a_name_that_is_too_long_for_the_note_leaves_nothing(tmp_path: Path) -> None:
     output = open_output(tmp_path / ("a" * 249))
     with pytest.raises(OSError, match="name too long"), output.open(is_resumed=False):
