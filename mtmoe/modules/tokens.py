@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -48,16 +49,29 @@ class Tokens:
             return self.real // S
         return torch.arange(B, device=device).repeat_interleave(S)
 
+    @cached_property
+    def _place(self) -> Tensor:
+        """(B * S,) int64: where each position is among the real ones; 0 for the others."""
+        assert self.real is not None
+        place = self.real.new_zeros(self.shape[0] * self.shape[1])
+        place[self.real] = torch.arange(len(self.real), device=place.device)
+        return place
+
     def gather(self, x: Tensor) -> Tensor:
         """(B, S, D) to the (T, D) real tokens."""
         flat = x.reshape(-1, x.shape[-1])
         return flat if self.real is None else flat.index_select(0, self.real)
 
     def map_real(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        """`function` of each position of `x`, (B, S, D); in inference, of the real ones only."""
+        """`function` of each position of `x`, (B, S, D).
+
+        In inference, of the real ones only; others get the outputs of some real one, which is
+        faster than zeros.
+        """
         if self.real is None or not torch.is_inference_mode_enabled():
             return function(x)
-        return self.scatter(function(self.gather(x)))
+        y = function(self.gather(x))
+        return y.index_select(0, self._place).view(*self.shape, y.shape[-1])
 
     def scatter(self, y: Tensor) -> Tensor:
         """(T, D) to (B, S, D), 0 at padding."""

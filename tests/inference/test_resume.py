@@ -59,7 +59,7 @@ def test_a_file_that_no_run_left_is_not_written_to(path: Path, is_resumed: bool)
     path.with_name("out.part").write_text("mine")
     with (
         pytest.raises(
-            ConfigError, match="out.part must be an output that an earlier run left, but"
+            ConfigError, match=r"out\.part must be an output that an earlier run left, but"
         ),
         open_output(path).open(is_resumed=is_resumed) as output,
     ):
