@@ -8,7 +8,13 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mtmoe.cli.translate import add_model_arguments, check_weight_options, write_output
+from mtmoe.cli.translate import (
+    add_model_arguments,
+    check_weight_options,
+    make_search_config,
+    output_name,
+    write_output,
+)
 from mtmoe.cli.translation_ranks import is_first_rank, load_model, open_ranks, serve_ranks
 from mtmoe.errors import DataError
 from mtmoe.files import check_output, read_lines
@@ -32,7 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--json", action="store_true",
         help="write lines of JSON with source, target, score, and the words with their scores",
     )  # fmt: skip
-    parser.add_argument("--output", metavar="FILE", help="scores; default: standard output")
+    parser.add_argument(
+        "--output", type=output_name, metavar="FILE",
+        help="scores; - or left out: standard output",
+    )  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> None:
@@ -41,7 +50,7 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         ConfigError, DataError, CheckpointError: a user's mistake.
     """
-    config = SearchConfig(length_penalty=args.length_penalty)
+    config = make_search_config(args, ["length_penalty"])
     check_weight_options(args)
     if not is_first_rank():
         serve_ranks(args)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from typing import IO, Any
 
@@ -61,6 +62,12 @@ exit codes: 0 done; 1 a failure of the machine; 2 a mistake in options or input;
 """
 
 
+SEARCH_OPTIONS = {
+    item.name: "--n-best" if item.name == "num_best" else f"--{item.name.replace('_', '-')}"
+    for item in fields(SearchConfig)
+}
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `mtmoe translate`."""
     parser.epilog, parser.formatter_class = EXAMPLES, argparse.RawDescriptionHelpFormatter
@@ -69,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_format_arguments(parser.add_argument_group("formats"))
     search = parser.add_argument_group("search")
     for item in fields(SearchConfig):
-        option = "--n-best" if item.name == "num_best" else "--" + item.name.replace("_", "-")
+        option = SEARCH_OPTIONS[item.name]
         help_text = item.metadata["help"]
         if isinstance(item.default, bool):
             search.add_argument(option, action="store_true", help=help_text)
@@ -86,6 +93,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     search.add_argument("--prefix", default="", help="what each translation begins with")
 
 
+def make_search_config(args: argparse.Namespace, names: Iterable[str]) -> SearchConfig:
+    """The search with the options of the fields `names`.
+
+    Raises:
+        ConfigError: one is wrong; names the option.
+    """
+    try:
+        return SearchConfig(**{name: getattr(args, name) for name in names})
+    except ConfigError as error:
+        text = str(error)
+        for name, option in SEARCH_OPTIONS.items():
+            place = name if "_" in name else f"^{name}"  # "seed" and "beam" are words, too
+            text = re.sub(rf"{place}\b", option, text)
+        raise ConfigError(text) from None
+
+
+def output_name(text: str) -> str | None:
+    """The name that `--output` gives; None: standard output."""
+    return None if text == "-" else text
+
+
 def _add_file_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "files", nargs="*", metavar="FILE", help="text to read, - is standard input (the default)"
@@ -95,8 +123,9 @@ def _add_file_arguments(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--output",
+        type=output_name,
         metavar="FILE",
-        help="text to write, which appears when it is complete; default: standard output",
+        help="text to write, which appears when it is complete; - or left out: standard output",
     )
     group.add_argument(
         "--resume", action="store_true",
@@ -180,7 +209,7 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         ConfigError, DataError, CheckpointError: a user's mistake.
     """
-    config = SearchConfig(**{item.name: getattr(args, item.name) for item in fields(SearchConfig)})
+    config = make_search_config(args, SEARCH_OPTIONS)
     form, paths = _choose_format(args), [*args.files, *args.input] or ["-"]
     check_weight_options(args)
     if not is_first_rank():

@@ -76,6 +76,17 @@ def test_an_output_may_not_replace_text_or_model(
     assert len(list(tmp_path.iterdir())) == len(names)
 
 
+def test_an_output_called_minus_is_standard_output(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text").write_text("Save\n")
+    wanted = run("--target-lang", "de", "text")
+    assert wanted[0] == 0
+    assert run("--target-lang", "de", "--output", "-", "text") == wanted
+    assert [path.name for path in tmp_path.iterdir()] == ["text"]
+
+
 def test_an_output_may_not_replace_standard_input(model: str, tmp_path: Path) -> None:
     (tmp_path / "text").write_text("Save\n")
     words = [sys.executable, "-m", "mtmoe.cli.main", "translate", "--model", model]
@@ -260,9 +271,11 @@ def test_a_direction_that_was_not_trained_is_warned_of(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--beam", "0"], "beam must be between 1 and 200, but is 0."),
-        (["--max-tokens", "-1"], "max_tokens must be at least 1, but is -1."),
-        (["--length-penalty", "nan"], "length_penalty must be between 0 and 10, but is nan."),
+        (["--beam", "0"], "error: --beam must be between 1 and 200, but is 0."),
+        (["--n-best", "5"], "--n-best must be between 1 and the beam (4), but is 5."),
+        (["--min-length", "9", "--max-length", "3"], "--max-length must be 0, or at least --min-"),
+        (["--max-tokens", "-1"], "--max-tokens must be at least 1, but is -1."),
+        (["--length-penalty", "nan"], "--length-penalty must be between 0 and 10, but is nan."),
         (["--threads", "0"], "--threads must be at least 1, but is 0."),
         (["--beam", "x"], "argument --beam: invalid int value: 'x'"),
         (["--bean", "1"], "unrecognized arguments: --bean. See"),
