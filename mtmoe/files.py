@@ -140,9 +140,18 @@ def open_atomic(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
         raise
 
 
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder last through a loss of power."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def part_of(path: Path) -> Path:
     """A new name beside `path`, for what becomes `path` when it is complete."""
-    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
 
 
 def is_replaceable(path: str | Path) -> bool:

@@ -35,7 +35,7 @@ from mtmoe.checkpoint.fairseq_file import (
 )
 from mtmoe.checkpoint.shard_folder import METADATA, MODEL, OPTIMIZER, ShardFolder, StoredAdam
 from mtmoe.errors import CheckpointError
-from mtmoe.files import open_atomic
+from mtmoe.files import open_atomic, sync_folder
 from mtmoe.parallel.mesh import is_first_rank
 from mtmoe.parallel.slices import slices_of, stored_part
 
@@ -109,9 +109,9 @@ def write_folder(
         if is_first:  # all ranks have written and synchronised their files by now
             if finish is not None:
                 finish(part)
-            _synchronise(part)
+            sync_folder(part)
             os.rename(part, path)
-            _synchronise(path.parent)
+            sync_folder(path.parent)
     except BaseException as error:
         if is_first:
             shutil.rmtree(part, ignore_errors=True)
@@ -244,15 +244,6 @@ def remove_unused(save_dir: str | Path) -> None:
     for folder in root.iterdir():
         if folder.name not in used:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _synchronise(folder: Path) -> None:
-    """Make the names in a folder last through a loss of power."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _raise_cause(error: CheckpointException) -> NoReturn:

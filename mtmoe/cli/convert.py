@@ -133,7 +133,7 @@ def _read_foreign(args: argparse.Namespace) -> ForeignModel:
                 f"--{option} must be given for a checkpoint of fairseq, but is not. "
                 "A checkpoint of ours is handed on with --to."
             )
-    languages = [name.strip() for name in args.languages.split(",")]
+    languages = [name.strip() for name in args.languages.rstrip(", ").split(",")]
     if len(set(languages)) < len(languages) or not all(re.fullmatch(r"\w+", n) for n in languages):
         raise ConfigError(
             f"--languages must be different words, as eng_Latn,deu_Latn, but is {args.languages!r}."

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from mtmoe.errors import ConfigError, DataError
-from mtmoe.files import take_lock
+from mtmoe.files import sync_folder, take_lock
 
 log = logging.getLogger(__name__)
 END_BYTES = 1 << 20  # of a checkpoint, whose checksums stand at its end
@@ -156,6 +156,7 @@ class ResumableOutput:
                     text = "an earlier run left %s lines of %s; they are lost."
                     log.warning(text, done, self.path)
             self._take_note(Mark())  # so that a file without a note is never ours
+            sync_folder(self.note.parent)
         self._file.truncate(self.mark.output_bytes)
         self._file.seek(0, os.SEEK_END)
         self._is_begun = True
@@ -190,10 +191,10 @@ class ResumableOutput:
 
     def _leave(self) -> None:
         self._new_note.unlink(missing_ok=True)
-        if self._is_begun and not self.mark.num_lines:
-            self.note.unlink(missing_ok=True)
-        if not self.note.exists():
+        has_begun_nothing = self._is_begun and not self.mark.num_lines
+        if has_begun_nothing or not self.note.exists():
             self.part.unlink(missing_ok=True)
+            self.note.unlink(missing_ok=True)
         elif self._is_begun:
             done = self.mark.num_lines
             log.warning("%d lines are done, in %s; --resume goes on there.", done, self.part)

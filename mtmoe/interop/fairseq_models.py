@@ -126,7 +126,7 @@ def _config(
     stated = {name: value for name, value in values.items() if value is not None}
     for name in ("dropout", "max_source_positions", "moe_eom"):
         check_number(stated, name, path)
-    check_sizes(values, COUNTS, WIDTHS, [tensor.shape for tensor in weights.values()], path)
+    check_sizes(stated, COUNTS, WIDTHS, [tensor.shape for tensor in weights.values()], path)
     experts = {int(match[2]) for match in map(EXPERT.fullmatch, weights) if match}
     try:
         config = build_config(TransformerConfig, _flat(values, len(experts)))

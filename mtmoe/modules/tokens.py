@@ -68,7 +68,7 @@ class Tokens:
         In inference, of the real ones only; others get the outputs of some real one, which is
         faster than zeros.
         """
-        if self.real is None or not torch.is_inference_mode_enabled():
+        if self.real is None or not len(self.real) or not torch.is_inference_mode_enabled():
             return function(x)
         y = function(self.gather(x))
         return y.index_select(0, self._place).view(*self.shape, y.shape[-1])

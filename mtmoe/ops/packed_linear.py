@@ -30,6 +30,11 @@ def can_pack(kind: WeightType) -> bool:
     return library is not None and bool(library.products() & _BITS[kind])
 
 
+def _zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Where C reads, whatever PyTorch's default dtype and device are."""
+    return torch.zeros(*shape, dtype=dtype, device="cpu")
+
+
 class PackedLinear:
     """x W' + b, and maybe its ReLU; where `can_pack`.
 
@@ -50,9 +55,11 @@ class PackedLinear:
         N, K = weight.shape
         missing, together = -N % WIDTH, WORD // dtype.itemsize
         words = -(-K // together)
-        panels = torch.empty((N + missing) // WIDTH, words, WIDTH, together, dtype=dtype)
-        scale, shift = torch.zeros(N + missing), torch.zeros(N + missing, dtype=torch.int32)
-        padded_bias = F.pad(torch.zeros(N) if bias is None else bias, (0, missing))
+        panels = _zeros((N + missing) // WIDTH, words, WIDTH, together, dtype=dtype)
+        scale, shift = _zeros(N + missing), _zeros(N + missing, dtype=torch.int32)
+        padded_bias = _zeros(N + missing)
+        if bias is not None:
+            padded_bias[:N] = bias
         for start in range(0, N, PART):  # what stays is there before what goes: no holes in memory
             part = weight[start : start + PART].contiguous()
             if kind is WeightType.int8:
@@ -68,7 +75,7 @@ class PackedLinear:
         pointers = [tensor.data_ptr() for tensor in self._tensors]
         self._map = native.PackedMap(K, N, words, _BITS[kind], has_relu, *pointers)
         self.address = ctypes.addressof(self._map)
-        self.num_outputs, self.library = N, library
+        self.num_inputs, self.num_outputs, self.library = K, N, library
 
 
 def multiply_groups(maps: Sequence[PackedLinear], sizes: Sequence[int], x: Tensor) -> Tensor:
@@ -78,13 +85,13 @@ def multiply_groups(maps: Sequence[PackedLinear], sizes: Sequence[int], x: Tenso
 
     Args:
         sizes: rows of each.
-        x: (R, K) float32.
+        x: (R, K), which is read as float32.
 
     Returns:
         (R, N) float32
     """
-    assert sum(sizes) == x.shape[0]
-    x, count = x.contiguous(), len(maps)
+    assert x.shape == (sum(sizes), maps[0].num_inputs), "C would read beside it"
+    x, count = x.float().contiguous(), len(maps)
     out = x.new_empty(x.shape[0], maps[0].num_outputs)
     addresses = (ctypes.c_void_p * count)(*(each.address for each in maps))
     counts = (ctypes.c_int64 * count)(*sizes)

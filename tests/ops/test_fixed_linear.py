@@ -17,7 +17,7 @@ SHAPES = [(512, 512), (64, 192), (512, 2048), (2048, 512), (33, 50), (256, 16)]
 @pytest.fixture(params=["our own product where there is one", "oneDNN's"], autouse=True)
 def product(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "oneDNN's":
-        monkeypatch.setattr(fixed_linear, "can_pack", lambda _: False)
+        monkeypatch.setattr(fixed_linear, "can_pack", lambda *_: False)
 
 
 def make(K: int, N: int, kind: WeightType, **options: bool) -> tuple[Tensor, Tensor, FixedLinear]:

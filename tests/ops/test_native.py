@@ -8,9 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from mtmoe.config import WeightType
 from mtmoe.inference.engine import Translator
 from mtmoe.ops import native
+from mtmoe.ops.fixed_linear import FixedLinear
 from mtmoe.ops.int8_rows import round_to_bytes, scale_rows
+from mtmoe.ops.packed_linear import can_pack
 from tests.inference.tiny_model import write_tiny_checkpoint
 
 needs_compiler = pytest.mark.skipif(native.library() is None, reason="no C compiler is here")
@@ -67,6 +70,27 @@ def test_it_is_compiled_once_for_a_user(home: Path, monkeypatch: pytest.MonkeyPa
     assert native.library() is not None
     assert [made] == list(home.iterdir())
     assert made.stat().st_mtime_ns == before
+
+
+@needs_compiler
+def test_a_cached_file_that_does_not_load_is_made_again(home: Path) -> None:
+    assert native.library() is not None
+    [made] = home.iterdir()
+    made.unlink()  # the loaded one stays whole
+    made.write_bytes(b"of another C library")
+    native.library.cache_clear()
+    assert native.library() is not None
+    assert [made] == list(home.iterdir())
+
+
+@needs_compiler
+def test_a_cpu_without_avx512_has_no_product_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    flags = [flag for flag in native.FLAGS if not flag.startswith("-march")]
+    monkeypatch.setattr(native, "FLAGS", flags)  # of the processor's family, without extensions
+    assert native.library() is not None
+    assert not any(can_pack(kind) for kind in WeightType)
+    linear = FixedLinear(rows(40, 24), None, WeightType.float32)
+    torch.testing.assert_close(linear(rows(5, 24)), rows(5, 24) @ rows(40, 24).t())
 
 
 @needs_compiler

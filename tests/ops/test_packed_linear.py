@@ -85,6 +85,23 @@ def test_a_row_has_the_same_bits_in_any_tile(kind: WeightType) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_defaults_and_dtypes_of_the_caller_change_nothing(kind: WeightType) -> None:
+    x = numbers(6, 20).bfloat16()
+    expected = multiply_groups([make(20, 45, kind)[0]], [6], x.float())
+    weight, bias = numbers(45, 20), numbers(45)
+    torch.set_default_dtype(torch.float64)
+    try:
+        packed = PackedLinear(weight, bias, kind, has_relu=False)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    found = multiply_groups([packed], [6], x)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, expected)
+    with pytest.raises(AssertionError, match="beside"):
+        multiply_groups([packed], [6], numbers(6, 19))
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_nothing_is_written_beside_the_outputs(kind: WeightType) -> None:
     packed, _, _ = make(20, 45, kind)
     around = torch.full((13 * 45 + 64,), 7.0)

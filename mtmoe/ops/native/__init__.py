@@ -74,7 +74,8 @@ def library() -> ctypes.CDLL | None:
     try:
         found = _load(compiler)
     except (OSError, subprocess.SubprocessError) as error:
-        [detail] = (getattr(error, "stderr", None) or str(error)).splitlines()[:1]
+        lines = (getattr(error, "stderr", None) or str(error)).splitlines()
+        detail = next(iter(lines), type(error).__name__)
         names = " and ".join(map(str, SOURCES))
         log.warning("Translation on a CPU is slower: %s could not be used (%s).", names, detail)
         return None
@@ -98,7 +99,10 @@ def _load(compiler: str) -> ctypes.CDLL:
         with tempfile.TemporaryDirectory(prefix="mtmoe-") as private:
             return ctypes.CDLL(str(_compile(compiler, Path(private) / name)))
     path = folder / name
-    return ctypes.CDLL(str(path if path.exists() else _compile(compiler, path)))
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError:  # it is not there, or of another C library
+        return ctypes.CDLL(str(_compile(compiler, path)))
 
 
 def _compile(compiler: str, path: Path) -> Path:

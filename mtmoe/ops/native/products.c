@@ -15,6 +15,11 @@ enum { FLOAT32 = 1, BFLOAT16 = 2, INT8 = 4 };
 
 int products(void) { return 0; }
 
+int multiply(const void *maps, const int64_t *counts, int64_t groups, const float *x, float *out) {
+    (void)maps, (void)counts, (void)groups, (void)x, (void)out;
+    return 1; /* nobody asks */
+}
+
 #else
 
 #include <immintrin.h>
