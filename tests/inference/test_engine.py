@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, cast
 
@@ -35,6 +36,17 @@ def test_each_line_gets_its_own_translation_in_its_own_place(
 ) -> None:
     assert len({line for line in expected if line}) > 10  # else order would not show
     assert translator.translate(LINES, "en", "de", max_tokens=max_tokens) == expected
+
+
+def test_threads_are_a_few_for_each_core_at_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    path = write_tiny_checkpoint(tmp_path)
+    assert Translator.from_checkpoint(path, threads=8).num_threads == 8
+    assert not caplog.records
+    assert Translator.from_checkpoint(path, threads=1000).num_threads == 8
+    assert "threads are 8, not 1000" in caplog.text
 
 
 @pytest.mark.parametrize("num_threads", [1, 3])
