@@ -54,7 +54,7 @@ examples:
   three translations of each line, and the experts that made the first:
     mtmoe translate --model best.pt --target-lang de --n-best 3 --explain lines.txt
   on four GPUs, two of which hold the experts of one copy of the model:
-    torchrun --nproc_per_node 4 $(which mtmoe) translate --model best.pt --target-lang de \
+    torchrun --nproc_per_node 4 $(which mtmoe) translate --model best.pt --target-lang de \\
         --expert-parallel-size 2 --output out.txt big.txt
 
 exit codes: 0 done; 1 a failure of the machine; 2 a mistake in options or input;

@@ -33,8 +33,13 @@ def run(args: argparse.Namespace) -> None:
     """
     if args.limit < 1:
         raise ConfigError(f"--limit must be at least 1, but is {args.limit}. Give 1 or more.")
+    inputs = [args.model, *(str(path) for path in Path(args.text).glob(f"{args.split}.*"))]
     for option in ("output", "json"):
-        check_output(f"--{option}", getattr(args, option))
+        check_output(f"--{option}", getattr(args, option), inputs)
+    if args.json and Path(args.json).resolve() == Path(args.output).resolve():
+        raise ConfigError(
+            f"--json must be another file than --output, but both are {args.output}. Rename one."
+        )
     from mtmoe.checkpoint.fairseq_file import load_checkpoint
     from mtmoe.report.parallel_text import read_directions
     from mtmoe.report.plots import draw_expert_use

@@ -45,6 +45,7 @@ class Reading:
     encoder_tags: EncoderTags = EncoderTags.source
     decoder_start: DecoderStart = DecoderStart.end_and_tag
     directions: tuple[str, ...] | None = None  # that the model was trained on; None: all
+    symbols: tuple[str, ...] = ()  # the last ones, for which NLLB's tokenizer has no name
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,8 @@ def read_reading(values: Any, path: str) -> Reading:
         return Reading()
     try:
         tags, start = EncoderTags(values["encoder_tags"]), DecoderStart(values["decoder_start"])
-        return Reading(tags, start, tuple(map(str, values["directions"])))
+        directions, symbols = values["directions"], values.get("symbols", ())
+        return Reading(tags, start, tuple(map(str, directions)), tuple(map(str, symbols)))
     except (KeyError, TypeError, ValueError):
         raise CheckpointError(
             f"{OWN} of {path} must say encoder_tags, decoder_start and directions, but is "

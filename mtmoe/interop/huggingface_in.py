@@ -28,7 +28,7 @@ def read_folder(folder: Path) -> ForeignModel:
     require_weight(weights, EMBEDDING)
     check_sizes(values, COUNTS, WIDTHS, [tensor.shape for tensor in weights.values()], path)
     settings = read_settings(values, str(path))
-    theirs = read_tokenizer(folder, settings.vocab_size)
+    theirs = read_tokenizer(folder, settings.vocab_size, settings.reading.symbols)
     return ForeignModel(
         config=settings.config,
         dialect=HUGGINGFACE_MOE if settings.model_type == MOE else HUGGINGFACE_DENSE,

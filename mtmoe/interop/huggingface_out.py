@@ -51,7 +51,7 @@ def write_folder(checkpoint: Checkpoint, folder: Path, shard_bytes: int) -> list
     specs = {part.theirs: _spec(checkpoint, part, len(layout.order)) for part in parts}
     dtype = str(specs[dialect.embedding][1]).removeprefix("torch.")
     start = checkpoint.decoder_start
-    reading = Reading(checkpoint.encoder_tags, start, checkpoint.directions)
+    reading = Reading(checkpoint.encoder_tags, start, checkpoint.directions, layout.unnamed)
     files = {
         **tokenizer_files(checkpoint.vocabulary, layout),
         "config.json": json_bytes(write_settings(config, len(layout.order), reading, dtype)),

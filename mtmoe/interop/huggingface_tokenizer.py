@@ -41,14 +41,17 @@ class TheirVocabulary:
     order: tuple[int, ...]  # (V,) their id of each of our symbols
 
 
-def read_tokenizer(folder: Path, vocab_size: int) -> TheirVocabulary:
+def read_tokenizer(folder: Path, vocab_size: int, last: Sequence[str] = ()) -> TheirVocabulary:
     """The vocabulary of a folder of NLLB or M2M-100; languages move to the end.
+
+    Args:
+        last: names of the last symbols, for which their tokenizer has none.
 
     Raises:
         CheckpointError: a file is missing or damaged, or does not fit `vocab_size`.
     """
     try:
-        return _read_tokenizer(folder, vocab_size)
+        return _read_tokenizer(folder, vocab_size, last)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise CheckpointError(
             f"the tokenizer's JSON files of {folder} must be those of NLLB or M2M-100, but one "
@@ -56,7 +59,7 @@ def read_tokenizer(folder: Path, vocab_size: int) -> TheirVocabulary:
         ) from None
 
 
-def _read_tokenizer(folder: Path, vocab_size: int) -> TheirVocabulary:
+def _read_tokenizer(folder: Path, vocab_size: int, last: Sequence[str]) -> TheirVocabulary:
     check_input("SentencePiece model", folder / SENTENCEPIECE, CheckpointError)
     model = (folder / SENTENCEPIECE).read_bytes()
     symbols = _base_symbols(folder, model)
@@ -73,6 +76,10 @@ def _read_tokenizer(folder: Path, vocab_size: int) -> TheirVocabulary:
     mask = _added_ids(folder, _optional(folder / "tokenizer_config.json")).get(MASK)
     if mask is not None and len(symbols) <= mask < vocab_size:
         by_id[mask] = MASK
+    unnamed = range(vocab_size - len(last), vocab_size)
+    if len({*by_id, *last}) < len(by_id) + len(last) or not ids.isdisjoint(unnamed):
+        raise ValueError("a symbol has two places")
+    by_id[unnamed.start :] = last
     for code, number in codes.items():
         by_id[number] = language_tag(code.strip("_"))
     others = [n for n in range(vocab_size) if n not in ids]
@@ -164,6 +171,7 @@ class TokenizerLayout:
     languages: dict[str, int]  # their token of each language -> its id there
     suppressed: tuple[int, ...]  # their ids that are never translations, </s> not among them
     mask: int  # their id of <mask>; behind the last row of the embedding if we have no such symbol
+    unnamed: tuple[str, ...]  # our last symbols, for which that tokenizer has no name
 
 
 def plan_layout(vocabulary: Vocabulary) -> TokenizerLayout:
@@ -187,6 +195,7 @@ def plan_layout(vocabulary: Vocabulary) -> TokenizerLayout:
         languages=languages,
         suppressed=tuple(sorted({BOS, PAD, UNK, *absent, *languages.values()})),
         mask=head.index(MASK) if MASK in index else len(symbols),
+        unnamed=tuple(symbols[len(head) :]),
     )
 
 

@@ -75,7 +75,8 @@ class MoeTransformer(BaseFairseqModel):
             if not torch.equal(found.cpu(), self.vocabulary_digest.cpu()):
                 raise CheckpointError(
                     "the checkpoint must have the vocabulary of the data folder, but has another "
-                    "one. Give the folder that it was trained on, or another --save-dir."
+                    "one. Give the folder that it was trained on, or to train anew another "
+                    "--save-dir."
                 )
         if SHARDS in state_dict:
             with one_sentence():

@@ -186,3 +186,23 @@ def test_command_refuses_wrong_options(
     required = ("--model", str(model), "--text", str(text_folder), "--output", picture)
     with pytest.raises(error, match=sentence):
         usage.run(parse(*required, *options))
+
+
+@pytest.mark.parametrize("option", ["--output", "--json"])
+@pytest.mark.parametrize("name", ["tiny.pt", "valid.en-de.de"])
+def test_outputs_replace_nothing_that_is_read(
+    text_folder: Path, vocabulary: Vocabulary, option: str, name: str
+) -> None:
+    model = write_model(text_folder / "tiny.pt", vocabulary)
+    before = (text_folder / name).read_bytes()
+    options = ["--model", str(model), "--text", str(text_folder), "--output", "use.png"]
+    with pytest.raises(ConfigError, match=f"{option} must be another file than what is read"):
+        usage.run(parse(*options, option, str(text_folder / name)))
+    assert (text_folder / name).read_bytes() == before
+
+
+def test_picture_and_numbers_are_two_files(text_folder: Path, vocabulary: Vocabulary) -> None:
+    model, out = write_model(text_folder / "tiny.pt", vocabulary), str(text_folder / "out")
+    options = ("--model", str(model), "--text", str(text_folder), "--output", out, "--json", out)
+    with pytest.raises(ConfigError, match="--json must be another file than --output"):
+        usage.run(parse(*options))
