@@ -88,6 +88,18 @@ def check_checkpoint_output(
         )
 
 
+def check_two_files(option: str, path: str | Path | None, other: str, taken: str | Path) -> None:
+    """Refuse two outputs of one name: the second would replace the first.
+
+    Raises:
+        ConfigError: `path`, of `option`, is `taken`, of the option `other`.
+    """
+    if path is not None and os.path.realpath(path) == os.path.realpath(taken):
+        raise ConfigError(
+            f"{option} must be another file than {other}, but both are {taken}. Rename one."
+        )
+
+
 def _would_replace(path: str | Path, source: str | Path | None) -> bool:
     """Whether the file at `path` is `source`, or in it; devices and pipes are never replaced."""
     is_there = os.path.isfile(path) and source is not None and str(source) != ""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import sys
 from collections.abc import Sequence
@@ -20,7 +19,13 @@ from mtmoe.cli.measured_text import (
 )
 from mtmoe.cli.seed import read_seed
 from mtmoe.errors import ConfigError
-from mtmoe.files import check_checkpoint_output, check_input, check_output, open_atomic
+from mtmoe.files import (
+    check_checkpoint_output,
+    check_input,
+    check_output,
+    check_two_files,
+    open_atomic,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -158,10 +163,7 @@ def check_outputs(args: argparse.Namespace) -> None:
     inputs = [args.checkpoint, *(args.stats or ()), *text_files(args)]
     check_checkpoint_output("--output", args.output, inputs)
     check_output("--report", args.report, inputs)
-    if args.report and os.path.realpath(args.report) == os.path.realpath(args.output):
-        raise ConfigError(
-            f"--report must be another file than --output, but both are {args.output}. Rename one."
-        )
+    check_two_files("--report", args.report, "--output", args.output)
 
 
 def find_uses(

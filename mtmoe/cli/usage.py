@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from mtmoe.errors import CheckpointError, ConfigError
-from mtmoe.files import check_output, open_atomic
+from mtmoe.files import check_output, check_two_files, open_atomic
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,10 +36,7 @@ def run(args: argparse.Namespace) -> None:
     inputs = [args.model, *(str(path) for path in Path(args.text).glob(f"{args.split}.*"))]
     for option in ("output", "json"):
         check_output(f"--{option}", getattr(args, option), inputs)
-    if args.json and Path(args.json).resolve() == Path(args.output).resolve():
-        raise ConfigError(
-            f"--json must be another file than --output, but both are {args.output}. Rename one."
-        )
+    check_two_files("--json", args.json, "--output", args.output)
     from mtmoe.checkpoint.fairseq_file import load_checkpoint
     from mtmoe.report.parallel_text import read_directions
     from mtmoe.report.plots import draw_expert_use

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import os
 
 from mtmoe.errors import ConfigError
+
+MOST_THREADS = 4  # of a core
+
+log = logging.getLogger(__name__)
 
 
 def check_threads(name: str, threads: int | None) -> None:
@@ -18,6 +24,14 @@ def check_threads(name: str, threads: int | None) -> None:
     """
     if threads is not None and threads < 1:
         raise ConfigError(f"{name} must be at least 1, but is {threads}. Give 1 or more.")
+
+
+def limit_threads(threads: int) -> int:
+    """At most `MOST_THREADS` for each core, with a warning: more would only take memory."""
+    most = MOST_THREADS * (os.cpu_count() or 1)
+    if threads > most:
+        log.warning("threads are %d, not %d: more are of no use on this machine.", most, threads)
+    return min(threads, most)
 
 
 def check_expert_memory(name: str, gib: float | None) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,7 +16,7 @@ from mtmoe.data.batching import lead_ids, pad, source_tags, tag_source
 from mtmoe.data.vocabulary import BOS, PAD, UNK
 from mtmoe.errors import ConfigError, DataError
 from mtmoe.inference.beam_search import search
-from mtmoe.inference.budgets import check_expert_memory, check_threads
+from mtmoe.inference.budgets import check_expert_memory, check_threads, limit_threads
 from mtmoe.inference.expert_share import ALL_EXPERTS
 from mtmoe.inference.hypotheses import Hypothesis, Task
 from mtmoe.inference.processes import Processes, can_fork
@@ -40,7 +39,6 @@ from mtmoe.inference.weights import build_network, check_dtype, check_expert_dty
 from mtmoe.inference.workers import map_on_cores
 
 MIN_POSITIONS = 16
-MOST_THREADS = 4  # of a core
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +82,9 @@ class Translator:
         self.directions = checkpoint.directions
         self.device = find_device(device)
         on_cpu, self.ranks = self.device.type == "cpu", ranks
-        self.num_threads = _limit(threads or torch.get_num_threads()) if on_cpu and not ranks else 1
+        self.num_threads = (
+            limit_threads(threads or torch.get_num_threads()) if on_cpu and not ranks else 1
+        )
         self.max_positions = checkpoint.config.max_positions
         if self.max_positions < MIN_POSITIONS:
             raise ConfigError(
@@ -376,14 +376,6 @@ class Translator:
         text = clean_line(self.vocabulary.decode([hypothesis.ids])[0])
         pieces = [self.vocabulary.symbols[i] for i in hypothesis.ids]
         return Translation(text, hypothesis.score, (*pieces, END), tuple(hypothesis.log_probs))
-
-
-def _limit(threads: int) -> int:
-    """At most `MOST_THREADS` for each core: more would only take memory."""
-    most = MOST_THREADS * (os.cpu_count() or 1)
-    if threads > most:
-        log.warning("threads are %d, not %d: more are of no use on this machine.", most, threads)
-    return min(threads, most)
 
 
 def find_device(name: str) -> torch.device:

@@ -191,8 +191,8 @@ class ResumableOutput:
 
     def _leave(self) -> None:
         self._new_note.unlink(missing_ok=True)
-        has_begun_nothing = self._is_begun and not self.mark.num_lines
-        if has_begun_nothing or not self.note.exists():
+        has_done_nothing = self._is_begun and not self.mark.num_lines
+        if has_done_nothing or not self.note.exists():
             self.part.unlink(missing_ok=True)
             self.note.unlink(missing_ok=True)
         elif self._is_begun:
